@@ -1,0 +1,57 @@
+# Everything sets itself up: a machine with Python 3.11+, git and make is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# pydoclint needs a fork of docstring_parser that would overwrite the one that Prefect's dependencies use.
+DOCSTRINGS := $(VENV)/docstrings/bin/pydoclint
+
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-system check format install pocket benchmarks clean
+
+demo: $(STAMP)
+	$(BIN)/mannerism demo
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check]'
+	touch $@
+
+$(DOCSTRINGS): $(STAMP)
+	$(PYTHON) -m venv $(VENV)/docstrings
+	$(VENV)/docstrings/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt pydoclint
+
+check: $(STAMP) $(DOCSTRINGS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(DOCSTRINGS) pipeline_lib flows tasks deployments
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not system and not gpu"
+
+# Servers, a browser, kills. Installs the Debian packages it needs.
+test-system: $(STAMP)
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+	$(BIN)/python -m pytest -m system
+
+# Every part is resumable: run it again to go on.
+pocket: $(STAMP)
+	$(BIN)/python -m pipeline_lib.pocket all
+
+benchmarks: $(STAMP)
+	$(BIN)/python -m benchmarks.training_step
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

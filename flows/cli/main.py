@@ -1,0 +1,200 @@
+"""`mannerism`: the command line. Commands import what they need when they run, so that help comes at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.ending import ended
+
+app = typer.Typer(
+    name="mannerism",
+    help="Teach a video model a subject, how it looks and how it moves, from one clip.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. method.settings.rank=4.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, last on standard output.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
+Subject = Annotated[str, typer.Option(help="What the subject is, in a word or a few: 'grey wolf'.")]
+Base = Annotated[str, typer.Option(help="'pocket', a diffusers folder, or a hub id.")]
+Method = Annotated[str, typer.Option(help="set_and_sequence, or lora.")]
+Preset = Annotated[str, typer.Option(help="paper, portable, pocket or demo.")]
+Prompts = Annotated[str, typer.Option(help="A file of prompts, one a line, with {subject} in the subject's place.")]
+Negative = Annotated[str, typer.Option(help="Negative prompt.")]
+Strength = Annotated[float | None, typer.Option(min=0, max=4, help="Strength; 1 is as trained.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its beginning.")]
+
+
+@app.callback()
+def options(
+    state: Annotated[str, typer.Option(envvar="MANNERISM_STATE", help="Where runs, models and databases live.")] = "",
+) -> None:
+    """Options of all commands."""
+    if state:
+        os.environ["MANNERISM_STATE"] = str(Path(state).expanduser().resolve())
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("mannerism.yaml")) -> None:
+    """Write a commented config."""
+    from flows.cli.look import init_config
+
+    init_config(path)
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Argument(metavar="CLIP|FOLDER|CONFIG", help="A clip, images, a folder, or a config.")],
+    subject: Subject = "",
+    base: Base = "",
+    method: Method = "",
+    preset: Preset = "",
+    prompts: Prompts = "",
+    negative: Negative = "",
+    seed: Seed = None,
+    settings: Set = [],  # noqa: B006 - typer's way
+    json: Json = False,
+) -> None:
+    """Learn a subject: clip in, concept, samples, scores and report out."""
+    from flows.cli.run import asked_config, run_and_tell
+
+    options = {
+        "concept.subject": subject,
+        "base.source": base,
+        "method.name": method,
+        "method.preset": preset,
+        "samples.prompts_file": str(Path(prompts).absolute()) if prompts else "",
+        "samples.negative_prompt": negative,
+        "seed": "" if seed is None else seed,
+    }
+    run_and_tell(asked_config(source, options, settings), as_json=json)
+
+
+@app.command()
+def demo(settings: Set = [], json: Json = False) -> None:  # noqa: B006 - typer's way
+    """Learn the bundled creature on the bundled base; a few minutes on a laptop."""
+    from flows.cli.run import demo_config, run_and_tell
+
+    run_and_tell(demo_config(settings), as_json=json)
+
+
+@app.command()
+def resume(name: Run, json: Json = False) -> None:
+    """Go on with a run that was stopped or killed."""
+    from flows.cli.run import resume_config, run_and_tell
+
+    run_and_tell(resume_config(name), as_json=json)
+
+
+@app.command()
+def preview(
+    source: Annotated[str, typer.Argument(metavar="CLIP|FOLDER|CONFIG", help="As for run.")],
+    subject: Subject = "",
+    base: Base = "",
+    settings: Set = [],  # noqa: B006 - typer's way
+    out: Annotated[Path, typer.Option(help="The contact sheet.")] = Path("preview.png"),
+    json: Json = False,
+) -> None:
+    """Show exactly the frames, captions and prompts that would be trained on."""
+    from flows.cli.preview import preview_config
+    from flows.cli.run import asked_config
+
+    preview_config(asked_config(source, {"concept.subject": subject, "base.source": base}, settings), out, as_json=json)
+
+
+@app.command()
+def doctor(
+    config: Annotated[str, typer.Argument(metavar="[CONFIG]", help="What this config will use.")] = "",
+    json: Json = False,
+) -> None:
+    """Tell what is installed, what this machine has, and what a config will use."""
+    from flows.cli.doctor import examine
+
+    examine(config, as_json=json)
+
+
+@app.command()
+def generate(
+    name: Annotated[str, typer.Argument(metavar="RUN|CONCEPT", help="A run's name, or a concept folder.")],
+    prompt: Annotated[list[str], typer.Option(help="With {subject} in the subject's place; may be given again.")],
+    seed: Annotated[list[int], typer.Option(help="May be given again.")] = [0],  # noqa: B006
+    identity: Strength = None,
+    motion: Strength = None,
+    negative: Negative = "",
+    base: Base = "",
+    out: Annotated[Path, typer.Option(help="Folder of the videos.")] = Path("generated"),
+    json: Json = False,
+) -> None:
+    """Make videos with a trained concept."""
+    from flows.cli.models import GenerateRequest, generate_videos
+
+    request = GenerateRequest(prompt, seed, (identity, motion), negative, base, out)
+    generate_videos(name, request, as_json=json)
+
+
+@app.command()
+def export(
+    name: Run,
+    form: Annotated[str, typer.Option("--format", help="lora (diffusers and ComfyUI), or concept (a folder).")] = "lora",
+    identity: Strength = None,
+    motion: Strength = None,
+    out: Annotated[Path | None, typer.Option(help="The file or folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a run's LoRA at the strengths you want."""
+    from flows.cli.models import export_concept
+
+    export_concept(name, form, (identity, motion), out, as_json=json)
+
+
+@app.command()
+def runs(json: Json = False) -> None:
+    """List all runs."""
+    from flows.cli.look import list_runs
+
+    list_runs(as_json=json)
+
+
+@app.command()
+def show(name: Run, json: Json = False) -> None:
+    """Tell what a run made, and how good it is."""
+    from flows.cli.look import show_run
+
+    show_run(name, as_json=json)
+
+
+@app.command()
+def bases(json: Json = False) -> None:
+    """List bases, families, licences and methods."""
+    from flows.cli.look import list_bases
+
+    list_bases(as_json=json)
+
+
+@app.command()
+def prune(
+    older_than_days: Annotated[float, typer.Option(min=0, help="Only what was not used for so long.")] = 14,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete cached latents, prior sets and checkpoints; runs, concepts and samples stay."""
+    from flows.cli.look import prune_store
+
+    prune_store(older_than_days, dry_run=dry_run, as_json=json)
+
+
+def main() -> None:
+    """The console script: runs a command and ends with its exit code."""
+    sys.exit(ended(app, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

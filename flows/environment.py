@@ -1,0 +1,39 @@
+"""The environment of Prefect and MLflow, set before either is imported."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline_lib.steps.state import StateFolder
+
+_ALWAYS = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+_QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_FLOW_RUNS_LEVEL": "CRITICAL",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def prepare_environment(state: StateFolder, *, quiet: bool = False) -> None:
+    """Keeps everything in the state folder, telemetry off.
+
+    What a person has set stays, but for telemetry.
+
+    Args:
+        state: holds PREFECT_HOME.
+        quiet: nothing of Prefect's log on the console.
+    """
+    os.environ.setdefault("PREFECT_HOME", str(state.prefect_home))
+    os.environ.setdefault("MANNERISM_STATE", str(state.root))
+    os.environ.update(_ALWAYS)
+    if quiet:
+        os.environ.update(_QUIET)

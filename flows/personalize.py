@@ -1,0 +1,53 @@
+"""Personalise: from a clip to a concept, its samples, its scores and its report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from pipeline_lib.run_config import RunConfig
+from tasks.caption import caption
+from tasks.concept import concept
+from tasks.encode import encode
+from tasks.evaluate import evaluate
+from tasks.generate import generate_base, generate_personalised
+from tasks.prepare import prepare
+from tasks.prior import prior
+from tasks.publish import publish
+from tasks.report import report
+from tasks.session import run_session
+from tasks.train import train
+
+
+@flow(name="personalize", flow_run_name="{config.concept_name}", persist_result=False, result_serializer="json")
+def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B008 - frozen, and the form's defaults
+    """Teaches a base a subject.
+
+    Args:
+        config: what to learn, from what, on which base, how.
+
+    Returns:
+        Paths of the run's outputs, its scores, seconds per stage.
+    """
+    with run_session(config) as session:
+        clips = prepare()
+        plan = session.plan(clips)
+        captions = caption(clips)
+        before = generate_base(captions)
+
+        sources = {"captions": captions, "data": encode(clips, captions)}
+        if plan.has_prior:
+            sources["prior"] = prior(captions)
+        stages = {}
+        for spec in plan.stages:
+            earlier = {"after": stages[spec.after]} if spec.after else {}
+            stages[spec.name] = train(spec, {**sources, **earlier})
+        last = stages[plan.stages[-1].name]
+
+        made = {"clips": clips, "captions": captions, "before": before, "stage": last}
+        made["after"] = generate_personalised(captions, last)
+        made["scores"] = evaluate(made)
+        made["concept"] = concept(plan, made)
+        report(plan, made, stages)
+        return publish(plan).model_dump(mode="json")

@@ -1,0 +1,116 @@
+"""A captioner over any image- or video-text model that `AutoModelForImageTextToText` loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.video_utils import VideoMetadata
+
+from pipeline_lib.captions.captioner import Captioner
+from pipeline_lib.captions.fields import FIELDS, clean_noun, read_fields
+from pipeline_lib.captions.template import TemplateCaptioner
+from pipeline_lib.errors import InputError
+from pipeline_lib.records import Caption
+
+QUESTION = (
+    "Describe this {kind} of a {subject} as JSON with these string fields and nothing else: "
+    '"static" (how the {subject} looks and what it wears), "motion" (how it moves, a few words), '
+    '"camera" (how the camera moves), "background" (where it is), "light" (the lighting). '
+    'Write "none" where nothing can be said.'
+)
+_VALUES = tuple(field for field in FIELDS if field != "class_noun")
+
+
+class VLMCaptioner:
+    """Asks a vision-language model for the caption's fields, and takes from its answer what can be read.
+
+    The answer is untrusted text: it is cleaned and cut. Fields that cannot be read come from the
+    fallback captioner, and :attr:`notes` says which.
+
+    Args:
+        model_folder: a transformers folder with model, processor and chat template.
+        fallback: fills what the model did not answer; by default the template captioner.
+        device: where the model runs.
+        dtype: of its weights.
+        num_frames: at most so many frames, evenly spread, are shown to the model.
+        max_new_tokens: longest answer.
+
+    Raises:
+        InputError: the folder holds no such model.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        *,
+        fallback: Captioner | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        num_frames: int = 16,
+        max_new_tokens: int = 256,
+    ) -> None:
+        try:
+            self._processor: Any = AutoProcessor.from_pretrained(model_folder, local_files_only=True)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                model_folder, dtype=dtype, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{model_folder} holds no captioner that can be loaded",
+                got=str(error).splitlines()[0][:200],
+                expected="a transformers folder of an image-text-to-text model with its processor",
+                fix="fetch the whole folder, or use the template captioner",
+            ) from error
+        self._model: Any = model.to(device).eval()
+        self._fallback: Captioner = fallback or TemplateCaptioner()
+        self._device = device
+        self._num_frames, self._max_new_tokens = num_frames, max_new_tokens
+        self.name = f"vlm:{Path(model_folder).name}"
+        self.notes: tuple[str, ...] = ()
+
+    def caption(self, frames: NDArray[np.uint8], subject: str) -> Caption:
+        """See :class:`~pipeline_lib.captions.captioner.Captioner`."""
+        noun = clean_noun(subject)
+        answer = self._answer(frames, noun)
+        found = {name: value for name, value in read_fields(answer).items() if name in _VALUES}
+        if len(frames) == 1:
+            found |= {"motion": "", "camera": ""}
+        missing = [name for name in _VALUES if name not in found]
+        self.notes = ()
+        if missing:
+            rest = self._fallback.caption(frames, noun)
+            found |= {name: getattr(rest, name) for name in missing}
+            told = "gave no field that can be read" if len(missing) == len(_VALUES) else "left fields out"
+            self.notes = (f"{self.name} {told}: {', '.join(missing)} from the {self._fallback.name} captioner",)
+        return Caption(class_noun=noun, **found)
+
+    @torch.inference_mode()
+    def _answer(self, frames: NDArray[np.uint8], noun: str) -> str:
+        inputs = self._inputs(frames, noun).to(self._device, self._model.dtype)
+        tokens = self._model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False)
+        said = tokens[:, inputs["input_ids"].shape[1] :]
+        text: str = self._processor.batch_decode(said, skip_special_tokens=True)[0]
+        return text
+
+    def _inputs(self, frames: NDArray[np.uint8], noun: str) -> Any:
+        picks = np.linspace(0, len(frames) - 1, min(self._num_frames, len(frames))).round().astype(int)
+        shown = [frames[pick] for pick in picks]
+        video = len(shown) > 1 and getattr(self._processor, "video_processor", None) is not None
+        question = QUESTION.format(kind="video" if len(shown) > 1 else "picture", subject=noun)
+        media = [{"type": "video"}] if video else [{"type": "image"} for _ in shown]
+        message = [{"role": "user", "content": [*media, {"type": "text", "text": question}]}]
+        prompt = self._processor.apply_chat_template(message, add_generation_prompt=True)
+        if not video:
+            return self._processor(images=shown, text=prompt, return_tensors="pt")
+        # Frames are chosen here already: the processor must not choose again.
+        facts = VideoMetadata(
+            total_num_frames=len(shown), fps=float(self._num_frames), frames_indices=list(range(len(shown)))
+        )
+        return self._processor(
+            videos=[np.stack(shown)], text=prompt, return_tensors="pt", video_metadata=[[facts]], do_sample_frames=False
+        )

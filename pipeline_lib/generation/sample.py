@@ -1,0 +1,152 @@
+"""Samples through the stock pipeline: one call, one video, one counter-based draw of noise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline_lib.errors import InputError, NonFiniteError, ResourceError
+from pipeline_lib.models.base import BaseModel, FamilySpec
+from pipeline_lib.seeding import generator
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How to sample; :meth:`of` takes a base's own.
+
+    Attributes:
+        num_inference_steps: denoising steps.
+        guidance_scale: of classifier-free guidance; 1 or less is none.
+        num_frames: of the video.
+        height: in pixels.
+        width: in pixels.
+        frames_per_second: of the video when written.
+        negative_prompt: what guidance points away from.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    num_frames: int
+    height: int
+    width: int
+    frames_per_second: float
+    negative_prompt: str = ""
+
+    @staticmethod
+    def of(spec: FamilySpec) -> SamplingSettings:
+        """A base's defaults."""
+        rules = spec.frame_rules
+        return SamplingSettings(
+            num_inference_steps=spec.sampling_steps,
+            guidance_scale=spec.guidance_scale,
+            num_frames=rules.num_frames,
+            height=rules.height,
+            width=rules.width,
+            frames_per_second=rules.frames_per_second,
+            negative_prompt=spec.negative_prompt,
+        )
+
+
+def generate(
+    base: BaseModel,
+    prompt_text: str,
+    seed: int,
+    settings: SamplingSettings,
+    *,
+    pipeline: DiffusionPipeline | None = None,
+) -> NDArray[np.uint8]:
+    """Samples one video.
+
+    Args:
+        base: its stock pipeline is called, with whatever adapter is attached.
+        prompt_text: filled in, no placeholders.
+        seed: the same seed gives the same noise for every prompt and every model.
+        settings: how to sample.
+        pipeline: the base's stock pipeline, when the caller keeps one (say, with a concept loaded).
+
+    Returns:
+        Frames (num_frames, height, width, 3), uint8 RGB.
+
+    Raises:
+        InputError: a size or frame count that the base cannot make.
+        NonFiniteError: the model answered with values that are not finite.
+        ResourceError: the device has not enough memory.
+    """
+    _check(base, settings)
+    stock: Any = pipeline or base.pipeline()
+    stock.set_progress_bar_config(disable=True)
+    try:
+        with _without_rounding_warning(stock):
+            video = stock(
+                prompt=prompt_text,
+                negative_prompt=settings.negative_prompt,
+                height=settings.height,
+                width=settings.width,
+                num_frames=stock_num_frames(stock, settings.num_frames),
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                generator=generator(seed, "sample"),
+                output_type="np",
+            ).frames[0]
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"sampling {settings.num_frames} frames of {settings.width}×{settings.height} does not fit on "
+            f"{base.device}; ask for fewer frames or a smaller size ({error})"
+        ) from error
+    if not np.isfinite(video).all():
+        raise NonFiniteError(f"sampling {prompt_text!r} with seed {seed} gave values that are not finite")
+    assert len(video) == settings.num_frames, "the stock pipeline made another number of frames"
+    frames: NDArray[np.uint8] = np.rint(video * 255).astype(np.uint8)
+    return frames
+
+
+def stock_num_frames(pipeline: Any, num_frames: int) -> int:
+    """What to ask a stock pipeline for, to get `num_frames`.
+
+    Stock pipelines round to 1 + k·factor; where the autoencoder does not compress time (factor 1), their
+    test `n % 1 != 1` always holds, and they make one frame more than asked for.
+    """
+    return num_frames - 1 if getattr(pipeline, "vae_scale_factor_temporal", None) == 1 else num_frames
+
+
+@contextmanager
+def _without_rounding_warning(pipeline: Any) -> Iterator[None]:
+    """The warning that comes with that rounding would be false: the frame count has been checked."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "`num_frames - 1` has to be divisible" not in record.getMessage()
+
+    logger = logging.getLogger(type(pipeline).__module__)
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _check(base: BaseModel, settings: SamplingSettings) -> None:
+    rules = base.spec.frame_rules
+    if (settings.num_frames - 1) % rules.frame_multiple:
+        raise InputError(
+            f"{base.source} cannot make this many frames",
+            got=str(settings.num_frames),
+            expected=f"1 + k·{rules.frame_multiple}, e.g. {rules.num_frames}",
+        )
+    if settings.height % rules.size_multiple or settings.width % rules.size_multiple:
+        raise InputError(
+            f"{base.source} cannot make this size",
+            got=f"{settings.width}×{settings.height}",
+            expected=f"multiples of {rules.size_multiple}, e.g. {rules.width}×{rules.height}",
+        )
+    if settings.num_inference_steps < 1:
+        raise InputError("sampling needs at least one step", got=str(settings.num_inference_steps))

@@ -1,0 +1,108 @@
+"""Plain LoRA on the clip (the papers' LoRA-1, LoRA-8 and, with prior preservation, DB-LoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from pipeline_lib.methods.adapter_stage import (
+    AdapterStagePlan,
+    OptimizerValues,
+    build_adapter_stage,
+    finish_adapter_stage,
+)
+from pipeline_lib.methods.method import PriorRequest, StageInputs
+from pipeline_lib.models.base import BaseModel
+from pipeline_lib.records import Record, StageSpec
+from pipeline_lib.training.encode import EncodingSettings
+from pipeline_lib.training.stage import Stage
+from pipeline_lib.training.text import TokenDropSettings
+
+STAGE_VERSION = 1
+
+
+class LoraSettings(Record):
+    """Settings of plain LoRA; single-stage baselines get the sum of both stages' steps.
+
+    Attributes:
+        rank: of the update.
+        steps: of the only stage.
+        batch: draws a step; as many of the prior again.
+        optimizer: AdamW.
+        prior_weight: λ of prior preservation; 0 samples nothing.
+        prior_clips: clips sampled from the base for a class, once.
+        trigger_word: the rare word that stands for the subject.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    steps: int = Field(default=1500, ge=1)
+    batch: int = Field(default=8, ge=1)
+    optimizer: OptimizerValues = OptimizerValues()
+    prior_weight: float = Field(default=0.0, ge=0)
+    prior_clips: int = Field(default=32, ge=1)
+    trigger_word: str = Field(default="zwx", min_length=1, pattern=r"^[\w-]+$")
+
+
+class PlainLora:
+    """Implements :class:`pipeline_lib.methods.method.Method`."""
+
+    name: ClassVar[str] = "lora"
+    settings_type: ClassVar[type[Record]] = LoraSettings
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "portable": {},
+        "pocket": {"steps": 900, "optimizer": {"learning_rate": 2e-3, "max_gradient_norm": 1.0}},
+        "demo": {"steps": 450, "optimizer": {"learning_rate": 2e-3, "max_gradient_norm": 1.0}},
+    }
+
+    def plan(self, settings: LoraSettings, has_clips: bool) -> list[StageSpec]:
+        """One stage, on clips, or on images where there are only images."""
+        plan = AdapterStagePlan(
+            rank=settings.rank,
+            batch=settings.batch,
+            optimizer=settings.optimizer,
+            prior_weight=settings.prior_weight,
+        )
+        return [
+            StageSpec(
+                name="lora",
+                method=self.name,
+                version=STAGE_VERSION,
+                data="clips" if has_clips else "frames",
+                steps=settings.steps,
+                settings=plan.model_dump(mode="json"),
+            )
+        ]
+
+    def subject(self, settings: LoraSettings, base: BaseModel, class_noun: str) -> str:  # noqa: ARG002 - one protocol
+        """`WORD noun`."""
+        return f"{settings.trigger_word} {class_noun}"
+
+    def encoding(self, settings: LoraSettings, base: BaseModel, class_noun: str) -> EncodingSettings:
+        """Eight frames, whole prompts."""
+        return EncodingSettings(
+            num_frames=8,
+            drop=TokenDropSettings(probability=0.0, variants=1),
+            subject=self.subject(settings, base, class_noun),
+        )
+
+    def prior(self, settings: LoraSettings) -> PriorRequest | None:
+        """The base's own clips where prior preservation is on."""
+        if settings.prior_weight == 0:
+            return None
+        return PriorRequest(clips=settings.prior_clips, token_drop=0.0, token_variants=1)
+
+    def build(self, spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
+        """A fresh adapter."""
+        return build_adapter_stage(spec, base, inputs)
+
+    def finish(self, stage: Stage, folder: Path) -> dict[str, float]:
+        """Writes the triple, which has no residual."""
+        return finish_adapter_stage(stage, folder)
+
+    def release(self, stage: Stage) -> None:
+        """Takes the adapter off."""
+        stage.adapter.detach()

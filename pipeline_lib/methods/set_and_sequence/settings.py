@@ -1,0 +1,78 @@
+"""What a person may set of Set-and-Sequence, and the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline_lib.methods.adapter_stage import OptimizerValues
+from pipeline_lib.records import Record
+
+
+class SetAndSequenceSettings(Record):
+    """Defaults are the paper's numbers (Table 6, section 8) where it gives one.
+
+    Attributes:
+        rank: of the shared basis.
+        basis: which side of the product is frozen in Stage II; the paper does not say (README).
+        zero_factor: which factor starts at zero.
+        identity_steps: steps of Stage I.
+        motion_steps: steps of Stage II.
+        batch: independent draws of (frame or window, noise, sigma) a step; as many of the prior again.
+        frames: size of the frame set; 0 takes every frame.
+        optimizer: AdamW.
+        identity_dropout: coefficient dropout of Stage I.
+        motion_dropout: coefficient dropout of Stage II.
+        dropout_rescale: divides what dropout leaves by its share.
+        mask_on: what Stage II's dropout hits.
+        prior_weight: λ of prior preservation; 0 turns it off, and nothing is sampled.
+        prior_clips: clips sampled from the base for a class, once.
+        token_drop: probability of each prompt token to be hidden.
+        token_drop_mode: hide before the encoder (exact), or pad out its output rows (cheap).
+        token_variants: masked encodings per prompt.
+        special_tokens: a rare word, or vectors learned at the text encoder's output.
+        trigger_word: the rare word.
+        self_conditioning: on only where the base was pretrained with it; no family so far was.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    basis: Literal["output", "input"] = "output"
+    zero_factor: Literal["basis", "coefficients"] = "basis"
+    identity_steps: int = Field(default=600, ge=1)
+    motion_steps: int = Field(default=900, ge=1)
+    batch: int = Field(default=8, ge=1)
+    frames: int = Field(default=8, ge=0)
+    optimizer: OptimizerValues = OptimizerValues()
+    identity_dropout: float = Field(default=0.8, ge=0, lt=1)
+    motion_dropout: float = Field(default=0.5, ge=0, lt=1)
+    dropout_rescale: bool = True
+    mask_on: Literal["B2", "B1+B2"] = "B2"
+    prior_weight: float = Field(default=1.0, ge=0)
+    prior_clips: int = Field(default=32, ge=1)
+    token_drop: float = Field(default=0.1, ge=0, lt=1)
+    token_drop_mode: Literal["reencode", "pad"] = "reencode"
+    token_variants: int = Field(default=65, ge=2)
+    special_tokens: Literal["word", "encoder_output"] = "word"
+    trigger_word: str = Field(default="zwx", min_length=1, pattern=r"^[\w-]+$")
+    self_conditioning: Literal["auto"] = "auto"
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"special_tokens": "encoder_output"},
+    "portable": {},
+    # Scaled to the pocket base by measurement; the search is in README.md.
+    "pocket": {
+        "identity_steps": 400,
+        "motion_steps": 500,
+        "optimizer": {"learning_rate": 2e-3, "max_gradient_norm": 1.0},
+    },
+    "demo": {
+        "identity_steps": 200,
+        "motion_steps": 250,
+        "prior_clips": 16,
+        "token_variants": 17,
+        "optimizer": {"learning_rate": 2e-3, "max_gradient_norm": 1.0},
+    },
+}

@@ -1,0 +1,18 @@
+"""Scores of samples: one file per family, one catalog, one table."""
+
+from pipeline_lib.metrics.aggregate import Difference, ScoredSample, Summary, paired_differences, summary
+from pipeline_lib.metrics.catalog import CATALOG, Metric
+from pipeline_lib.metrics.sample import Reference, measure_reference, score_sample
+
+__all__ = [
+    "CATALOG",
+    "Difference",
+    "Metric",
+    "Reference",
+    "ScoredSample",
+    "Summary",
+    "measure_reference",
+    "paired_differences",
+    "score_sample",
+    "summary",
+]

@@ -1,0 +1,241 @@
+"""From scores of samples to a table: means with bootstrap intervals, best of seeds, paired differences.
+
+The interval is a percentile bootstrap over independent units: concepts when there are several, else prompts,
+else samples. Samples of one unit (other seeds of one prompt) are drawn together, because they are not independent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.metrics.catalog import CATALOG
+from pipeline_lib.records import Record, Score
+from pipeline_lib.seeding import derived_seed
+
+NUM_RESAMPLES = 4000
+COVERAGE = 0.95
+FEWEST_UNITS = 5
+"""Fewer units give no interval, and a difference counts as noise: four of equal sign happen one time in eight."""
+
+
+class ScoredSample(Record):
+    """One sample's scores and where it stands in the table.
+
+    `row` is the table's row: `base`, `personalised`, `ceiling`, or another name such as `lora` or `chance`.
+    """
+
+    row: str
+    prompt: str
+    kind: str
+    seed: int
+    scores: tuple[Score, ...]
+    concept: str = ""
+
+
+class Summary(Record):
+    """One cell of the table: one metric of one row.
+
+    `low` and `high` bound the 95 % interval; both are None where fewer than `FEWEST_UNITS` units give none.
+    `num_missing` samples had no value; `reason` is the most frequent reason or note.
+    """
+
+    metric: str
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+    best_of_seeds: float | None = None
+    num_samples: int
+    num_missing: int
+    reason: str = ""
+    encoder: str = ""
+    encoder_digest: str = ""
+    preprocessing: str = ""
+
+
+class Difference(Record):
+    """A row minus another row on the same concepts, prompts and seeds.
+
+    `num_units`: independent units behind the interval. `inside_noise`: the interval holds 0, or there is none.
+    `better`: whether the difference goes the better way; None inside the noise and for metrics without one.
+    """
+
+    metric: str
+    row: str
+    against: str
+    mean: float
+    low: float | None
+    high: float | None
+    num_pairs: int
+    num_units: int
+    inside_noise: bool
+    better: bool | None
+
+
+def summary(samples: Sequence[ScoredSample], seed: int = 0) -> dict[str, dict[str, Summary]]:
+    """The table: row → metric → cell.
+
+    Args:
+        samples: scored samples of any rows; their order is of no meaning.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: a metric's scores come from different encoders or preprocessings.
+    """
+    check_one_encoder(samples)
+    rows: dict[str, list[ScoredSample]] = defaultdict(list)
+    for sample in samples:
+        rows[sample.row].append(sample)
+    metrics = _metrics_of(samples)
+    return {row: {metric: _cell(metric, members, seed) for metric in metrics} for row, members in rows.items()}
+
+
+def paired_differences(samples: Sequence[ScoredSample], row: str, against: str, seed: int = 0) -> dict[str, Difference]:
+    """Per metric the mean of `row` minus `against`, over pairs of equal concept, prompt and seed.
+
+    Args:
+        samples: scored samples.
+        row: the row of interest, e.g. `personalised`.
+        against: the row it is compared with, e.g. `base`.
+        seed: of the bootstrap.
+
+    Returns:
+        Metrics for which at least one pair has both values.
+
+    Raises:
+        InputError: a metric's scores come from different encoders or preprocessings.
+    """
+    check_one_encoder(samples)
+    differences = {}
+    for metric in _metrics_of(samples):
+        ours, theirs = _by_key(samples, row, metric), _by_key(samples, against, metric)
+        pairs = {key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()}
+        if not pairs:
+            continue
+        mean = float(np.mean([pairs[key] for key in sorted(pairs)]))
+        interval = bootstrap_interval(pairs, seed)
+        noise = interval is None or interval[0] <= 0 <= interval[1]
+        direction = CATALOG[metric].direction
+        better = None if noise or direction == "closer" else (mean > 0) == (direction == "higher")
+        low, high = interval or (None, None)
+        differences[metric] = Difference(
+            metric=metric,
+            row=row,
+            against=against,
+            mean=mean,
+            low=low,
+            high=high,
+            num_pairs=len(pairs),
+            num_units=len({key[: _unit_depth(pairs)] for key in pairs}),
+            inside_noise=noise,
+            better=better,
+        )
+    return differences
+
+
+Key = tuple[str, str, int]
+"""(concept, prompt, seed): what makes two samples a pair."""
+
+
+def bootstrap_interval(values: Mapping[Key, float], seed: int) -> tuple[float, float] | None:
+    """The 95 % percentile interval of the mean, or None with fewer than `FEWEST_UNITS` units.
+
+    Args:
+        values: one per (concept, prompt, seed).
+        seed: of the resampling; equal seeds and values give equal bits.
+    """
+    units: dict[tuple[str | int, ...], list[float]] = defaultdict(list)
+    depth = _unit_depth(values)
+    for key in sorted(values):
+        units[key[:depth]].append(values[key])
+    if len(units) < FEWEST_UNITS:
+        return None
+    sums = np.array([sum(members) for members in units.values()])
+    counts = np.array([len(members) for members in units.values()])
+    draws = np.random.default_rng(derived_seed(seed, "bootstrap", len(units)))
+    chosen = draws.integers(0, len(units), (NUM_RESAMPLES, len(units)))
+    means = sums[chosen].sum(1) / counts[chosen].sum(1)
+    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
+
+
+def check_one_encoder(samples: Iterable[ScoredSample]) -> None:
+    """A column is one metric; its numbers compare only when one encoder made them all.
+
+    Raises:
+        InputError: a metric's scores come from different encoders or preprocessings.
+    """
+    seen: dict[str, tuple[str, str, str]] = {}
+    for sample in samples:
+        for score in sample.scores:
+            if score.value is None:
+                continue
+            trace = (score.encoder, score.encoder_digest, score.preprocessing)
+            first = seen.setdefault(score.metric, trace)
+            if first != trace:
+                raise InputError(
+                    f"scores of {score.metric} come from different encoders",
+                    got=f"{trace} after {first}",
+                    fix="score all samples with one encoder and one preprocessing",
+                )
+
+
+def _cell(metric: str, samples: Sequence[ScoredSample], seed: int) -> Summary:
+    scores = [score for sample in samples for score in sample.scores if score.metric == metric]
+    values = _by_key(samples, samples[0].row, metric)
+    reasons = Counter(score.reason for score in scores if score.reason).most_common(1)
+    with_value = [score for score in scores if score.value is not None]
+    low, high = (bootstrap_interval(values, seed) if values else None) or (None, None)
+    trace = with_value[0] if with_value else None
+    return Summary(
+        metric=metric,
+        mean=float(np.mean([values[key] for key in sorted(values)])) if values else None,
+        low=low,
+        high=high,
+        best_of_seeds=_best_of_seeds(metric, values),
+        num_samples=len(with_value),
+        num_missing=len(samples) - len(with_value),
+        reason=reasons[0][0] if reasons else ("" if with_value else "not measured"),
+        encoder=trace.encoder if trace else "",
+        encoder_digest=trace.encoder_digest if trace else "",
+        preprocessing=trace.preprocessing if trace else "",
+    )
+
+
+def _best_of_seeds(metric: str, values: Mapping[Key, float]) -> float | None:
+    direction = CATALOG[metric].direction
+    if not values or direction == "closer":
+        return None
+    prompts: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for (concept, prompt, _), value in sorted(values.items()):
+        prompts[concept, prompt].append(value)
+    best = max if direction == "higher" else min
+    return float(np.mean([best(members) for members in prompts.values()]))
+
+
+def _by_key(samples: Iterable[ScoredSample], row: str, metric: str) -> dict[Key, float]:
+    values: dict[Key, float] = {}
+    for sample in samples:
+        if sample.row != row:
+            continue
+        for score in sample.scores:
+            if score.metric == metric and score.value is not None:
+                key = (sample.concept, sample.prompt, sample.seed)
+                if key in values:
+                    raise InputError(f"two samples of row {row} have the same concept, prompt and seed", got=str(key))
+                values[key] = score.value
+    return values
+
+
+def _unit_depth(values: Iterable[Key]) -> int:
+    """How much of (concept, prompt, seed) names a unit: the first part in which the keys differ."""
+    keys = list(values)
+    return next((depth for depth in (1, 2) if len({key[:depth] for key in keys}) > 1), 3)
+
+
+def _metrics_of(samples: Iterable[ScoredSample]) -> list[str]:
+    present = {score.metric for sample in samples for score in sample.scores}
+    return [name for name in CATALOG if name in present]

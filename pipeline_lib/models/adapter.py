@@ -1,0 +1,277 @@
+"""The adapter: PEFT's LoRA layers with one shared basis and a re-parametrised coefficient matrix.
+
+PEFT owns the layers and their forward pass. What Set-and-Sequence adds is a weight parametrisation
+(`torch.nn.utils.parametrize`) on the factor that holds the coefficients, so that a layer computes with
+`s1·(B1 ⊙ M1) + s2·(B2 ⊙ M2)` (Eq. 5 and the coefficient dropout of section 4.3) while what is stored
+stays B1 and B2. Masks are drawn by the caller, before the forward: recomputation and micro-batches see
+the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from pipeline_lib.errors import InputError, PipelineError
+from pipeline_lib.models.triple import Basis, LayerFactors, LoraTriple
+from pipeline_lib.seeding import generator
+
+ADAPTER_NAME = "concept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """Shape and start of an adapter; alpha equals the rank.
+
+    Attributes:
+        rank: of every layer's update.
+        targets: suffixes of the linear layers that take one.
+        basis: which side of the product is the basis; see :mod:`pipeline_lib.models.triple`.
+        zero_factor: which factor starts at zero, so that the model starts as the base.
+    """
+
+    rank: int
+    targets: tuple[str, ...]
+    basis: Basis = "output"
+    zero_factor: Literal["basis", "coefficients"] = "basis"
+
+
+class Coefficients(nn.Module):
+    """Parametrisation of the coefficient factor: strengths, masks and the motion residual.
+
+    With no residual, no mask and strength 1 it is the identity, at no cost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.residual: nn.Parameter | None = None
+        self.coefficient_mask: Tensor | None = None
+        self.residual_mask: Tensor | None = None
+        self.identity = 1.0
+        self.motion = 1.0
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """The coefficients that the layer computes with; same shape as stored."""
+        mixed = _scaled(coefficients, self.coefficient_mask, self.identity)
+        if self.residual is not None:
+            mixed = mixed + _scaled(self.residual, self.residual_mask, self.motion)
+        return mixed
+
+
+def _scaled(factor: Tensor, mask: Tensor | None, strength: float) -> Tensor:
+    masked = factor if mask is None else factor * mask
+    return masked if strength == 1.0 else masked * strength
+
+
+class Adapter:
+    """A LoRA on one denoiser, in the shared-basis form. Made by :meth:`attach` or :meth:`from_triple`."""
+
+    def __init__(self, denoiser: nn.Module, settings: AdapterSettings) -> None:
+        self.denoiser = denoiser
+        self.settings = settings
+        self._basis: dict[str, nn.Parameter] = {}
+        self._coefficients: dict[str, nn.Parameter] = {}
+        self._mixes: dict[str, Coefficients] = {}
+        self._wrap()
+
+    @classmethod
+    def attach(cls, denoiser: nn.Module, settings: AdapterSettings, seed: int) -> Adapter:
+        """Puts a fresh adapter on a denoiser; its output is the base's, bit for bit.
+
+        Args:
+            denoiser: a diffusers model with `add_adapter`.
+            settings: shape and start.
+            seed: of the factor that does not start at zero.
+
+        Returns:
+            The adapter, trainable.
+
+        Raises:
+            InputError: no layer of the denoiser matches the targets.
+        """
+        _add_peft_layers(denoiser, settings)
+        adapter = cls(denoiser, settings)
+        adapter._initialise(seed)
+        return adapter
+
+    @classmethod
+    def from_triple(cls, denoiser: nn.Module, triple: LoraTriple) -> Adapter:
+        """Puts trained factors on a denoiser.
+
+        Args:
+            denoiser: a diffusers model with `add_adapter`.
+            triple: trained on the same layers.
+
+        Returns:
+            The adapter; the residual learns if there is one, until told otherwise.
+
+        Raises:
+            InputError: the triple was made for other layers or other shapes.
+        """
+        settings = AdapterSettings(rank=triple.rank, targets=tuple(triple.layers), basis=triple.basis)
+        _add_peft_layers(denoiser, settings)
+        adapter = cls(denoiser, settings)
+        try:
+            adapter._load(triple)
+        except InputError:
+            adapter.detach()
+            raise
+        return adapter
+
+    def begin_residual(self) -> None:
+        """Freezes basis and coefficients and adds a zero residual to every layer (Stage II's start).
+
+        Raises:
+            PipelineError: a basis is zero everywhere, so its residual could never learn.
+        """
+        dead = [path for path, basis in self._basis.items() if not torch.count_nonzero(basis)]
+        if dead:
+            raise PipelineError(
+                f"Stage II needs a trained basis, but {len(dead)} of {len(self._basis)} are zero (first: {dead[0]}): "
+                "the residual's gradient passes through the basis; train Stage I first"
+            )
+        for path, mix in self._mixes.items():
+            self._basis[path].requires_grad_(False)
+            coefficients = self._coefficients[path].requires_grad_(False)
+            mix.residual = nn.Parameter(torch.zeros_like(coefficients))
+
+    def factors(self, kind: Literal["basis", "coefficients", "residual"]) -> dict[str, nn.Parameter]:
+        """Live parameters of one kind, by module path; empty where there is no residual."""
+        if kind == "residual":
+            return {path: mix.residual for path, mix in self._mixes.items() if mix.residual is not None}
+        return dict(self._basis if kind == "basis" else self._coefficients)
+
+    def set_masks(self, kind: Literal["coefficients", "residual"], masks: Mapping[str, Tensor] | None) -> None:
+        """Multiplies a factor by a mask of its shape until told otherwise; None removes the masks."""
+        for path, mix in self._mixes.items():
+            mask = None if masks is None else masks[path]
+            if kind == "residual":
+                mix.residual_mask = mask
+            else:
+                mix.coefficient_mask = mask
+
+    def set_strengths(self, identity: float, motion: float) -> None:
+        """Strengths of the coefficients (s1) and of the residual (s2)."""
+        for mix in self._mixes.values():
+            mix.identity, mix.motion = identity, motion
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """No masks inside: dropout never reaches evaluation or samples."""
+        kept = {path: (mix.coefficient_mask, mix.residual_mask) for path, mix in self._mixes.items()}
+        self.set_masks("coefficients", None)
+        self.set_masks("residual", None)
+        try:
+            yield
+        finally:
+            for path, mix in self._mixes.items():
+                mix.coefficient_mask, mix.residual_mask = kept[path]
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base model inside."""
+        self._denoiser.disable_adapters()
+        try:
+            yield
+        finally:
+            self._denoiser.enable_adapters()
+
+    def triple(self) -> LoraTriple:
+        """A copy of what is stored, float32 on the CPU; masks and strengths are no part of it."""
+        residuals = self.factors("residual")
+        layers = {
+            path: LayerFactors(
+                _copied(self._basis[path]),
+                _copied(self._coefficients[path]),
+                _copied(residuals[path]) if path in residuals else None,
+            )
+            for path in self._basis
+        }
+        return LoraTriple(layers, self.settings.basis, self.settings.rank)
+
+    def detach(self) -> None:
+        """Takes the adapter off; the denoiser is the base again."""
+        for layer in self._layers().values():
+            linear = self._coefficient_linear(layer)
+            if parametrize.is_parametrized(linear, "weight"):
+                parametrize.remove_parametrizations(linear, "weight")
+        self._denoiser.delete_adapters(ADAPTER_NAME)
+        if not getattr(self._denoiser, "peft_config", None):
+            self._denoiser.unload_lora()  # puts the plain layers back in the place of PEFT's wrappers
+
+    @property
+    def _denoiser(self) -> Any:  # diffusers' PeftAdapterMixin is not part of nn.Module's type
+        return self.denoiser
+
+    def _layers(self) -> dict[str, Any]:
+        return {
+            name: module
+            for name, module in self.denoiser.named_modules()
+            if ADAPTER_NAME in getattr(module, "lora_A", {})
+        }
+
+    def _coefficient_linear(self, layer: Any) -> nn.Linear:
+        side = layer.lora_A if self.settings.basis == "output" else layer.lora_B
+        return side[ADAPTER_NAME]
+
+    def _wrap(self) -> None:
+        for path, layer in self._layers().items():
+            basis = (layer.lora_B if self.settings.basis == "output" else layer.lora_A)[ADAPTER_NAME]
+            linear = self._coefficient_linear(layer)
+            mix = Coefficients()
+            parametrize.register_parametrization(linear, "weight", mix)
+            self._basis[path] = basis.weight
+            self._coefficients[path] = linear.parametrizations.weight.original  # type: ignore[union-attr, assignment]
+            self._mixes[path] = mix
+
+    @torch.no_grad()
+    def _initialise(self, seed: int) -> None:
+        zero, random = self._basis, self._coefficients
+        if self.settings.zero_factor == "coefficients":
+            zero, random = random, zero
+        for index, path in enumerate(self._basis):
+            zero[path].zero_()
+            bound = 1 / math.sqrt(random[path].shape[1])  # PEFT's own: Kaiming uniform over the fan-in
+            draw = torch.rand(random[path].shape, generator=generator(seed, "adapter", index))
+            random[path].copy_((2 * draw - 1) * bound)
+
+    @torch.no_grad()
+    def _load(self, triple: LoraTriple) -> None:
+        if set(triple.layers) != set(self._basis):
+            raise InputError(
+                "the concept was trained on other layers than this base has",
+                got=f"{len(set(triple.layers) - set(self._basis))} unknown layers",
+                fix="use the base that concept.json names",
+            )
+        for path, factors in triple.layers.items():
+            for stored, live in ((factors.basis, self._basis[path]), (factors.coefficients, self._coefficients[path])):
+                if stored.shape != live.shape:
+                    raise InputError(f"the shape of {path} differs", got=str(stored.shape), expected=str(live.shape))
+                live.copy_(stored)
+            if factors.residual is not None:
+                residual = factors.residual.to(self._coefficients[path].device, copy=True)
+                self._mixes[path].residual = nn.Parameter(residual)
+
+
+def _add_peft_layers(denoiser: Any, settings: AdapterSettings) -> None:
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.targets))
+    try:
+        denoiser.add_adapter(config, adapter_name=ADAPTER_NAME)
+    except ValueError as error:
+        raise InputError("the adapter does not fit this base", got=str(error)) from error
+    for name, parameter in denoiser.named_parameters():
+        parameter.requires_grad_(f".{ADAPTER_NAME}." in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # small, and AdamW needs the precision
+
+
+def _copied(factor: Tensor) -> Tensor:
+    return factor.detach().to("cpu", torch.float32, copy=True)

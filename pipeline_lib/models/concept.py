@@ -1,0 +1,177 @@
+"""A trained concept on disk, and putting it on a stock pipeline.
+
+The folder holds `concept.json` (what it is), `lora.safetensors` (a plain LoRA at the recorded strengths,
+for any stock loader), `triple.safetensors` (the trained factors, for other strengths and more training)
+and, when words were learned, `tokens.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from pydantic import ValidationError
+from torch.utils.hooks import RemovableHandle
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.families import FAMILIES
+from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.lora_export import check_fit, lora_tensors, write_lora
+from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.records import ConceptRecord
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+RECORD_FILE, LORA_FILE = "concept.json", "lora.safetensors"
+TRIPLE_FILE, TOKENS_FILE = "triple.safetensors", "tokens.safetensors"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept folder as read."""
+
+    record: ConceptRecord
+    triple: LoraTriple
+    tokens: LearnedTokens | None
+
+
+_attached: WeakKeyDictionary[DiffusionPipeline, dict[str, RemovableHandle | None]] = WeakKeyDictionary()
+
+
+def save_concept(folder: Path, record: ConceptRecord, triple: LoraTriple, tokens: LearnedTokens | None) -> Path:
+    """Writes a concept folder; the record last, so that a folder with one is whole.
+
+    Args:
+        folder: made when missing.
+        record: its strengths are baked into the plain LoRA.
+        triple: the trained factors.
+        tokens: learned words, if any.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    provenance = _provenance(record)
+    triple.save(folder / TRIPLE_FILE, provenance)
+    write_lora(
+        triple,
+        folder / LORA_FILE,
+        family=record.family,
+        identity=record.identity_strength,
+        motion=record.motion_strength,
+        provenance=provenance,
+    )
+    if tokens is not None:
+        tokens.save(folder / TOKENS_FILE)
+    partial = folder / f".{RECORD_FILE}.partial"
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(record.model_dump_json(indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(folder / RECORD_FILE)
+    return folder
+
+
+def read_concept(folder: Path) -> Concept:
+    """Reads a concept folder.
+
+    Raises:
+        InputError: not a concept, a newer schema, or a damaged file.
+    """
+    path = folder / RECORD_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        record = ConceptRecord.model_validate(content)
+    except (OSError, ValueError, ValidationError) as error:
+        raise InputError(
+            f"{folder} is not a concept", got=str(error), expected=f"a folder with {RECORD_FILE}"
+        ) from error
+    if record.schema_version != 1:
+        raise InputError(f"{path} is of another version", got=str(record.schema_version), expected="1")
+    tokens = folder / TOKENS_FILE
+    return Concept(
+        record, LoraTriple.load(folder / TRIPLE_FILE), LearnedTokens.load(tokens) if tokens.is_file() else None
+    )
+
+
+def load_concept(
+    pipeline: DiffusionPipeline, folder: str | Path, *, identity: float | None = None, motion: float | None = None
+) -> ConceptRecord:
+    """Puts a concept on a stock pipeline; a concept of the same name is replaced.
+
+    Args:
+        pipeline: a stock diffusers pipeline of the concept's base.
+        folder: the concept.
+        identity: strength of the look; None takes the recorded one.
+        motion: strength of the motion; None takes the recorded one.
+
+    Returns:
+        The concept's record; put its `trigger` into the prompt.
+
+    Raises:
+        InputError: the folder is not a concept, or the concept was trained on another base.
+    """
+    concept = read_concept(Path(folder))
+    record, stock = concept.record, _checked_pipeline(pipeline, concept.record)
+    tensors = lora_tensors(
+        concept.triple,
+        family=record.family,
+        identity=record.identity_strength if identity is None else identity,
+        motion=record.motion_strength if motion is None else motion,
+    )
+    # The stock loader drops keys with a warning and stops half-way on shapes, so the fit is seen to first.
+    check_fit(concept.triple.merged(), stock.transformer, f"the concept {record.name} of base {record.base}")
+    unload_concept(pipeline, record.name)
+    handle = concept.tokens.attach(stock.text_encoder, stock.tokenizer) if concept.tokens else None
+    stock.load_lora_weights(tensors, adapter_name=_adapter_name(record.name))
+    _attached.setdefault(pipeline, {})[record.name] = handle
+    return record
+
+
+def unload_concept(pipeline: DiffusionPipeline, name: str) -> None:
+    """Takes a concept that :func:`load_concept` put on a pipeline off again; unknown names do nothing."""
+    if name not in _attached.get(pipeline, {}):
+        return
+    handle = _attached[pipeline].pop(name)
+    if handle is not None:
+        handle.remove()
+    stock: Any = pipeline
+    stock.delete_adapters(_adapter_name(name))
+
+
+def _checked_pipeline(pipeline: Any, record: ConceptRecord) -> Any:
+    family = FAMILIES.get(record.family)
+    if family is None or type(pipeline).__name__ not in family.pipeline_classes:
+        raise InputError(
+            f"the concept {record.name} is for the family {record.family}",
+            got=type(pipeline).__name__,
+            expected=" or ".join(family.pipeline_classes) if family else ", ".join(FAMILIES),
+        )
+    return pipeline
+
+
+def _adapter_name(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def _provenance(record: ConceptRecord) -> dict[str, str]:
+    named = (
+        "name",
+        "method",
+        "base",
+        "base_digest",
+        "trigger",
+        "class_noun",
+        "seed",
+        "data_digest",
+        "run_id",
+        "version",
+    )
+    steps = " ".join(f"{stage.name}:{stage.steps}" for stage in record.stages)
+    return {name: str(getattr(record, name)) for name in named} | {"stages": steps}

@@ -1,0 +1,164 @@
+"""A diffusers pipeline folder on disk: its index, its parts' configs, and loading one part at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+
+from pipeline_lib.errors import InputError, ResourceError
+from pipeline_lib.records import Record
+
+CARD_NAME = "mannerism.json"
+_LIBRARIES = ("diffusers", "transformers")
+_HASHED = (".json", ".safetensors", ".model", ".txt", ".bin")
+
+
+class BaseCard(Record):
+    """`mannerism.json` beside `model_index.json`: what a base was trained at, which no config tells.
+
+    It is a file of its own because a pipeline class warns about keys of its index that it does not
+    know, and drops them when it saves.
+    """
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    num_frames: int = Field(gt=0)
+    frames_per_second: float = Field(gt=0)
+    sigma_shift: float = Field(gt=0)
+    guidance_scale: float = Field(ge=0)
+    sampling_steps: int = Field(gt=0)
+    negative_prompt: str = ""
+    licence: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Writes the card into a base's folder."""
+        (folder / CARD_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+class PipelineFolder:
+    """One diffusers folder.
+
+    Args:
+        path: the folder that holds `model_index.json`.
+
+    Raises:
+        InputError: no folder, no index, or an index that is not JSON.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            raise InputError(f"{path} is not a folder", fix="give a diffusers folder or a hub id")
+        if not (path / "model_index.json").is_file():
+            raise InputError(f"{path} has no model_index.json", fix="give a folder that a diffusers pipeline saved")
+        self.index = self._json("model_index.json")
+
+    @property
+    def pipeline_class(self) -> str:
+        """The pipeline's class name, as saved."""
+        return str(self.index.get("_class_name", ""))
+
+    @property
+    def parts(self) -> dict[str, tuple[str, str]]:
+        """Name of each saved part to its library and class; parts saved as null are left out."""
+        pairs = {name: value for name, value in self.index.items() if isinstance(value, list) and len(value) == 2}
+        return {name: (library, kind) for name, (library, kind) in pairs.items() if library and kind}
+
+    def card(self) -> BaseCard | None:
+        """The base's card, or None where the folder has none.
+
+        Raises:
+            InputError: the card is there and is wrong.
+        """
+        if not (self.path / CARD_NAME).is_file():
+            return None
+        try:
+            return BaseCard.model_validate(self._json(CARD_NAME))
+        except ValidationError as error:
+            raise InputError(f"{self.path / CARD_NAME} is not a base card", got=str(error)) from error
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The `config.json` (or scheduler config) of one part."""
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        return self._json(f"{part}/{name}")
+
+    def load(self, part: str, **options: Any) -> Any:
+        """Loads one part with the class that the index names, complete or not at all.
+
+        Args:
+            part: its name in the index, e.g. "vae".
+            **options: passed to `from_pretrained`.
+
+        Returns:
+            The live module, tokenizer or scheduler.
+
+        Raises:
+            InputError: the part is missing, unreadable, or lacks weights.
+            ResourceError: it does not fit into memory.
+        """
+        kind = self._class(part)
+        is_module = issubclass(kind, torch.nn.Module)
+        if is_module:
+            options |= {"output_loading_info": True}
+        try:
+            loaded = kind.from_pretrained(self.path / part, local_files_only=True, **options)
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(f"{self.path / part} does not fit into memory: {error}") from error
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(
+                f"{self.path / part} cannot be loaded", got=str(error), fix="fetch or save the folder again"
+            ) from error
+        if not is_module:
+            return loaded
+        module, info = loaded
+        # from_pretrained leaves missing weights random and only warns.
+        if missing := sorted(info["missing_keys"]):
+            raise InputError(f"{self.path / part} lacks weights", got=", ".join(missing[:4]))
+        return module
+
+    def digest(self) -> str:
+        """SHA-256 over names and contents of the index, the card and every part's files."""
+        files = [self.path / name for name in ("model_index.json", CARD_NAME)]
+        for part in self.parts:
+            files += sorted(file for file in (self.path / part).rglob("*") if file.suffix in _HASHED)
+        total = hashlib.sha256()
+        for file in files:
+            if file.is_file():
+                stat = file.stat()
+                file_hash = _file_sha256(file.resolve(), stat.st_mtime_ns, stat.st_size)
+                total.update(f"{file.relative_to(self.path).as_posix()}:{file_hash}\n".encode())
+        return total.hexdigest()
+
+    def _class(self, part: str) -> Any:
+        if part not in self.parts or not (self.path / part).is_dir():
+            raise InputError(f"{self.path} has no {part}", got=", ".join(sorted(self.parts)), expected=part)
+        library, name = self.parts[part]
+        kind = getattr(import_module(library), name, None) if library in _LIBRARIES else None
+        if kind is None:
+            raise InputError(
+                f"{self.path} asks for {library}.{name} as its {part}", expected="a class of diffusers or transformers"
+            )
+        return kind
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path / name} cannot be read as JSON", got=str(error)) from error
+        if not isinstance(content, dict):
+            raise InputError(f"{self.path / name} is not a JSON object", got=type(content).__name__)
+        return content
+
+
+@lru_cache(maxsize=1024)
+def _file_sha256(file: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001 - part of the cache key
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

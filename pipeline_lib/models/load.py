@@ -1,0 +1,87 @@
+"""From a folder or a hub id to a base model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.base import BaseModel
+from pipeline_lib.models.families import FAMILIES, Family
+from pipeline_lib.models.folder import CARD_NAME, PipelineFolder
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_base(
+    source: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+) -> BaseModel:
+    """Loads a base model; weights are read when they are first used.
+
+    Args:
+        source: a local diffusers folder, or a hub id, which is downloaded.
+        device: where it runs.
+        dtype: of the transformer and the text encoder.
+        revision: branch, tag or commit of a hub id.
+
+    Returns:
+        The base.
+
+    Raises:
+        InputError: nothing there, not a diffusers folder, a family that is not known, or no such device.
+    """
+    place = _usable_device(device)
+    folder = PipelineFolder(_local_folder(source, revision))
+    return _family_of(folder).load(folder, source, place, dtype)
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InputError("there is no such device", got=str(device), expected="cpu, cuda or cuda:N") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise InputError("there is no such GPU", got=str(place), expected=f"{torch.cuda.device_count()} GPUs here")
+    return place
+
+
+def _family_of(folder: PipelineFolder) -> Family:
+    for family in FAMILIES.values():
+        if folder.pipeline_class in family.pipeline_classes:
+            return family
+    known = "; ".join(f"{family.name} ({', '.join(family.pipeline_classes)})" for family in FAMILIES.values())
+    raise InputError(f"{folder.path} is of no known family", got=folder.pipeline_class or "no class", expected=known)
+
+
+def _local_folder(source: str, revision: str | None) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise InputError(f"a revision is of a hub id, but {source} is a local folder", got=revision)
+        return path
+    if path.exists() or not _HUB_ID.fullmatch(source):
+        raise InputError(f"there is no base model at {source}", expected="a diffusers folder or a hub id like org/name")
+    return _download(source, revision)
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        index = Path(snapshot_download(hub_id, revision=revision, allow_patterns=["model_index.json", CARD_NAME]))
+        # Only the parts that the index names: such repositories often hold the same weights twice.
+        patterns = [f"{part}/*" for part in PipelineFolder(index).parts]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*patterns, "*.json"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{hub_id} is neither a local folder nor a hub id that can be fetched",
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="check the name, the network and the licence's terms, or give a local folder",
+        ) from error

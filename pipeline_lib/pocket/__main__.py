@@ -1,0 +1,119 @@
+"""Train the zoo: ``python -m pipeline_lib.pocket clips|autoencoder|latents|base|decoder|clip|sheet|all``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+
+from pipeline_lib.pocket import autoencoder, base, clip_cache, clip_encoder, contact_sheet
+from pipeline_lib.pocket.base_data import LatentSource
+from pipeline_lib.pocket.latents_cache import latents_present, write_latents
+from pipeline_lib.pocket.pieces import Piece
+from pipeline_lib.pocket.tokenizer import build_tokenizer
+from pipeline_lib.pocket.zoo import zoo_root
+
+SHARDS = 40
+"""Shards of 256 training clips that the recipes read."""
+
+
+def _piece(arguments: argparse.Namespace, name: str) -> Piece:
+    piece = Piece(arguments.work, name, arguments.minutes)
+    piece.stop_on_terminate()
+    return piece
+
+
+def _clips(arguments: argparse.Namespace) -> None:
+    clip_cache.write_shards(arguments.work / "clips", 0, arguments.shards)
+
+
+def _autoencoder(arguments: argparse.Namespace) -> None:
+    if not clip_cache.shards_present(arguments.work / "clips"):
+        clip_cache.write_shards(arguments.work / "clips", 0, min(16, arguments.shards))
+    settings = autoencoder.AutoencoderSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    source = autoencoder.PictureSource(arguments.work / "clips", settings)
+    quality = autoencoder.train(_piece(arguments, "autoencoder"), source, settings, arguments.zoo / "base")
+    print(f"autoencoder: {quality:.2f} dB on held-out world frames")
+
+
+def _decoder(arguments: argparse.Namespace) -> None:
+    settings = autoencoder.AutoencoderSettings(steps=arguments.steps or 1200, decoder_only=True, latent_noise=0.06)
+    source = autoencoder.PictureSource(arguments.work / "clips", settings)
+    piece = _piece(arguments, "decoder")
+    quality = autoencoder.train(piece, source, settings, arguments.zoo / "base")
+    print(f"decoder: {quality:.2f} dB on held-out world frames")
+
+
+def _latents(arguments: argparse.Namespace) -> None:
+    vae = AutoencoderKLWan.from_pretrained(arguments.zoo / "base" / "vae", torch_dtype=torch.float32)
+    numbers = list(range(arguments.shards))
+    write_latents(vae.eval(), arguments.work / "clips", arguments.work / "latents", numbers)
+
+
+def _base(arguments: argparse.Namespace) -> None:
+    folder = arguments.work / "latents"
+    while len(latents_present(folder)) < min(2, arguments.shards):
+        # `latents` may be running beside this: training starts on the first shards.
+        time.sleep(2.0)
+    source = LatentSource(folder, build_tokenizer())
+    source.refresh()
+    settings = base.BaseSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    trainer = base.BaseTrainer(_piece(arguments, "base"), source, settings)
+    if arguments.compile:
+        for block in trainer.model.transformer.blocks:
+            block.compile()
+    steps = base.train(trainer, arguments.zoo / "base")
+    print(f"base: {steps} of {settings.steps} steps")
+
+
+def _clip(arguments: argparse.Namespace) -> None:
+    settings = clip_encoder.ClipSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    accuracy = clip_encoder.train(_piece(arguments, "clip"), arguments.work / "clips", settings, arguments.zoo / "clip")
+    print(f"clip: top-1 of 64 is {accuracy:.3f}")
+
+
+def _sheet(arguments: argparse.Namespace) -> None:
+    target = arguments.sheet or arguments.zoo.parent / "contact_sheet.png"
+    contact_sheet.draw_sheet(arguments.zoo / "base", target, arguments.frames)
+    print(f"sheet: {target}")
+
+
+def _all(arguments: argparse.Namespace) -> None:
+    for part in (_clips, _autoencoder, _latents, _base, _decoder, _clip, _sheet):
+        part(arguments)
+
+
+_PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "clips": _clips,
+    "autoencoder": _autoencoder,
+    "decoder": _decoder,
+    "latents": _latents,
+    "base": _base,
+    "clip": _clip,
+    "sheet": _sheet,
+    "all": _all,
+}
+
+
+def main() -> None:
+    """Read the command line and run one part, or all."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline_lib.pocket", description=__doc__)
+    parser.add_argument("part", choices=sorted(_PARTS))
+    parser.add_argument("--minutes", type=float, default=90.0, help="length of this piece")
+    parser.add_argument("--steps", type=int, default=0, help="steps in all; 0: the recipe's own")
+    parser.add_argument("--work", type=Path, default=Path("pocket_work"), help="checkpoints, caches")
+    parser.add_argument("--zoo", type=Path, default=zoo_root(), help="where parts are published")
+    parser.add_argument("--shards", type=int, default=SHARDS, help="shards of 256 training clips")
+    parser.add_argument("--frames", type=int, default=13, help="frames of the contact sheet")
+    parser.add_argument("--sheet", type=Path, default=None, help="file of the contact sheet")
+    parser.add_argument("--compile", action="store_true", help="compile blocks (needs a compiler)")
+    main_arguments = parser.parse_args()
+    _PARTS[main_arguments.part](main_arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""Recipe of the pocket autoencoder: world frames and natural pictures, one frame at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from pipeline_lib.pocket import clip_cache
+from pipeline_lib.pocket.framewise import (
+    as_pictures,
+    build_autoencoder,
+    to_picture_batch,
+    zero_past_taps,
+)
+from pipeline_lib.pocket.orthogonal import Orthogonal
+from pipeline_lib.pocket.pictures import natural_picture
+from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
+from pipeline_lib.pocket.publishing import publish_model
+from pipeline_lib.pocket.world_settings import HELD_OUT_SEED, TRAINING_SEED
+from pipeline_lib.world.sampling import scene_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings:
+    """How the autoencoder is trained.
+
+    Attributes:
+        steps: optimizer steps in all.
+        batch: pictures per step.
+        peak_rate: peak learning rate.
+        natural_share: share of natural pictures.
+        subject_weight: weight of subject pixels over background pixels.
+        latent_noise: standard deviation of noise added to latents, relative to theirs.
+        divergence_weight: weight of the mean KL divergence.
+        average: decay of the weights' moving average.
+        decoder_only: keep the encoder, so that latents stay what a base was trained on.
+    """
+
+    steps: int = 2000
+    batch: int = 20
+    peak_rate: float = 1.5e-3
+    natural_share: float = 0.2
+    subject_weight: float = 3.5
+    latent_noise: float = 0.04
+    divergence_weight: float = 2e-4
+    average: float = 0.99
+    decoder_only: bool = False
+
+
+class PictureSource:
+    """Random world frames from the clip cache, mixed with natural pictures.
+
+    Args:
+        folder: the clip cache.
+        settings: batch and shares.
+    """
+
+    def __init__(self, folder: Path, settings: AutoencoderSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.shards: dict[int, clip_cache.Shard] = {}
+        self.natural: list[np.ndarray[Any, Any]] = []
+
+    def refresh(self, limit: int = 16) -> None:
+        """Read shards that have appeared since, up to a limit."""
+        for number in clip_cache.shards_present(self.folder)[:limit]:
+            if number not in self.shards:
+                self.shards[number] = clip_cache.read_shard(self.folder, number)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pictures of one step.
+
+        Args:
+            step: counter of the draw.
+
+        Returns:
+            One-frame clips (B, 3, 1, H, W) in [-1, 1], and pixel weights (B, 1, 1, H, W).
+        """
+        rng = scene_generator(TRAINING_SEED, step, stream=7)
+        # A pool of natural pictures grows to 4096, then is reused: they are slow to make.
+        if len(self.natural) < 4096:
+            self.natural += [natural_picture(rng) for _ in range(8)]
+        natural = round(self.settings.natural_share * self.settings.batch)
+        picks = rng.integers(len(self.natural), size=natural)
+        frames = [self.natural[int(pick)] for pick in picks]
+        weights = [np.ones(frames[0].shape[:2], np.float32)] * natural
+        numbers = sorted(self.shards)
+        for _ in range(self.settings.batch - natural):
+            shard = self.shards[numbers[int(rng.integers(len(numbers)))]]
+            clip = int(rng.integers(shard.frames.shape[0]))
+            frame = int(rng.integers(shard.frames.shape[1]))
+            frames.append(shard.frames[clip, frame])
+            extra = self.settings.subject_weight - 1.0
+            weights.append(1.0 + extra * shard.masks[clip, frame].astype(np.float32))
+        pictures = to_picture_batch(torch.from_numpy(np.stack(frames)))
+        return pictures, torch.from_numpy(np.stack(weights))[:, None, None]
+
+
+def reconstruction_loss(
+    vae: AutoencoderKLWan,
+    batch: tuple[Tensor, Tensor],
+    latent_noise: Tensor,
+    settings: AutoencoderSettings,
+) -> Tensor:
+    """Weighted L1 of pixels and of their gradients, plus the divergence.
+
+    Args:
+        vae: the autoencoder.
+        batch: pictures and pixel weights.
+        latent_noise: standard normal, shape of the latents.
+        settings: weights.
+
+    Returns:
+        Scalar loss.
+    """
+    pictures, weights = batch
+    with as_pictures(), torch.autocast("cpu", torch.bfloat16):
+        with torch.set_grad_enabled(not settings.decoder_only):
+            posterior = vae.encode(pictures).latent_dist
+        latents = posterior.mean
+        spread = latents.detach().float().std()
+        noisy = latents + settings.latent_noise * spread * latent_noise
+        decoded = vae.decode(noisy).sample.float()
+    error = decoded - pictures
+    pixels = (weights * error.abs()).sum() / weights.sum() / 3.0
+    edges_x = (error[..., 1:] - error[..., :-1]).abs() * weights[..., 1:]
+    edges_y = (error[..., 1:, :] - error[..., :-1, :]).abs() * weights[..., 1:, :]
+    edges = (edges_x.sum() + edges_y.sum()) / weights.sum() / 6.0
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    divergence = 0.5 * (mean**2 + logvar.exp() - 1.0 - logvar).mean()
+    return pixels + 0.5 * edges + settings.divergence_weight * divergence
+
+
+@torch.no_grad()
+def peak_signal_to_noise(vae: AutoencoderKLWan, frames: Tensor) -> float:
+    """PSNR of reconstructed frames in dB, mean over frames.
+
+    Args:
+        vae: the autoencoder.
+        frames: uint8, shape (N, H, W, 3).
+
+    Returns:
+        Decibels; pixels range over [0, 1].
+    """
+    pictures = to_picture_batch(frames)
+    with as_pictures():
+        decoded = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
+    errors = ((decoded - pictures) / 2.0).square().mean(dim=(1, 2, 3, 4))
+    return float((-10.0 * errors.log10()).mean())
+
+
+def held_out_frames(count: int = 64) -> Tensor:
+    """Frames of held-out scenes, every fourth one of each clip, uint8 (N, H, W, 3)."""
+    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=math.ceil(count / 4))
+    return torch.from_numpy(shard.frames[:, ::4].reshape(-1, *shard.frames.shape[2:])[:count])
+
+
+@torch.no_grad()
+def measure_latents(vae: AutoencoderKLWan, frames: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the latents per channel (the deviation, not its inverse).
+
+    Args:
+        vae: the autoencoder.
+        frames: uint8, shape (N, H, W, 3).
+
+    Returns:
+        ``latents_mean`` and ``latents_std`` for the autoencoder's config.
+    """
+    with as_pictures():
+        latents = vae.encode(to_picture_batch(frames)).latent_dist.mode()
+    means = latents.mean(dim=(0, 2, 3, 4)).tolist()
+    return means, latents.std(dim=(0, 2, 3, 4)).tolist()
+
+
+def publish(values: dict[str, Tensor], target: Path) -> AutoencoderKLWan:
+    """Write averaged weights and measured latent statistics as ``<target>/vae``.
+
+    Args:
+        values: the averaged parameters.
+        target: the base's folder.
+
+    Returns:
+        The published autoencoder, in fp32.
+    """
+    vae = build_autoencoder()
+    vae.load_state_dict(values)
+    zero_past_taps(vae)
+    shard = clip_cache.render_shard(0, count=64)
+    frames = torch.from_numpy(shard.frames[:, ::3].reshape(-1, *shard.frames.shape[2:]))
+    means, deviations = measure_latents(vae.eval(), frames)
+    vae.register_to_config(latents_mean=means, latents_std=deviations)
+    publish_model(vae, target / "vae")
+    return vae
+
+
+def build_optimizers(vae: AutoencoderKLWan, settings: AutoencoderSettings) -> list[torch.optim.Optimizer]:
+    """Muon for kernels, AdamW for gains and biases.
+
+    Args:
+        vae: what is trained.
+        settings: rates.
+
+    Returns:
+        The two optimizers.
+    """
+    kept = ("encoder.", "quant_conv.") if settings.decoder_only else ()
+    trained = [value for name, value in vae.named_parameters() if not name.startswith(kept)]
+    kernels = [value for value in trained if value.ndim >= 4 and value.shape[1] > 1]
+    others = [value for value in trained if value.ndim < 4 or value.shape[1] == 1]
+    return [
+        Orthogonal(kernels, lr=settings.peak_rate),
+        torch.optim.AdamW(others, lr=settings.peak_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
+    ]
+
+
+def _state(
+    vae: AutoencoderKLWan, optimizers: list[torch.optim.Optimizer], average: Average, step: int
+) -> dict[str, Any]:
+    return {
+        "model": vae.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "average": average.state(),
+        "step": step,
+    }
+
+
+def train(piece: Piece, source: PictureSource, settings: AutoencoderSettings, target: Path) -> float:
+    """Train one piece and publish the averaged weights.
+
+    Args:
+        piece: where checkpoints lie and how long to go on.
+        source: training pictures.
+        settings: the recipe.
+        target: the base's folder.
+
+    Returns:
+        PSNR on held-out world frames in dB.
+    """
+    torch.manual_seed(TRAINING_SEED)
+    vae, state, step = build_autoencoder(), piece.load(), 0
+    if settings.decoder_only and not state:
+        vae = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
+    optimizers, average = build_optimizers(vae, settings), Average(vae, settings.average)
+    if state:
+        vae.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        average.load_state(state["average"])
+        step = state["step"]
+    examined = held_out_frames()
+    while step < settings.steps and not piece.over:
+        if step % 100 == 0:
+            source.refresh()
+        factor = learning_rate_factor(step, settings.steps)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = settings.peak_rate * factor
+            optimizer.zero_grad(set_to_none=True)
+        noise_source = torch.Generator().manual_seed(step)
+        latent_noise = torch.randn(settings.batch, 16, 1, 8, 8, generator=noise_source)
+        loss = reconstruction_loss(vae, source.batch(step), latent_noise, settings)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        average.update(vae)
+        step += 1
+        if step % 50 == 0:
+            piece.log({"step": step, "loss": loss.item()})
+        if step % 250 == 0:
+            probe = build_autoencoder()
+            probe.load_state_dict(average.values)
+            piece.log({"step": step, "psnr": peak_signal_to_noise(probe.eval(), examined)})
+        if piece.due:
+            piece.save(_state(vae, optimizers, average, step))
+    piece.save(_state(vae, optimizers, average, step))
+    return peak_signal_to_noise(publish(average.values, target), examined)

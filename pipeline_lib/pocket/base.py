@@ -1,0 +1,258 @@
+"""Recipe of the pocket base: images first, then clips, the text encoder trained along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from pipeline_lib.flow_matching import interpolate, logit_normal_sigma, velocity_target
+from pipeline_lib.pocket.base_data import Batch, LatentSource
+from pipeline_lib.pocket.base_models import build_scheduler, build_text_encoder, build_transformer
+from pipeline_lib.pocket.orthogonal import Orthogonal
+from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
+from pipeline_lib.pocket.publishing import publish_model
+from pipeline_lib.pocket.text_padding import compress_padding, install_padded_attention
+from pipeline_lib.pocket.world_settings import FLOW_SHIFT, TRAINING_SEED
+from pipeline_lib.seeding import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSettings:
+    """How the base is trained.
+
+    Attributes:
+        steps: optimizer steps in all.
+        image_steps: steps at the start on single frames only.
+        image_batch: frames per image step.
+        clip_batch: clips per video step.
+        image_every: after the start, every this many steps is an image step.
+        matrix_rate: peak learning rate of matrices in blocks (Muon, scaled to AdamW's size).
+        other_rate: peak learning rate of everything else (AdamW).
+        subject_weight: weight of subject cells over background cells.
+        average: decay of the weights' moving average.
+    """
+
+    steps: int = 7000
+    image_steps: int = 1000
+    image_batch: int = 96
+    clip_batch: int = 16
+    image_every: int = 4
+    matrix_rate: float = 1.5e-3
+    other_rate: float = 1e-3
+    subject_weight: float = 4.0
+    average: float = 0.998
+
+
+class TextToVideo(nn.Module):
+    """Transformer and text encoder trained as one module.
+
+    Args:
+        vocabulary: number of tokens.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.transformer: WanTransformer3DModel = build_transformer()
+        self.text_encoder: UMT5EncoderModel = build_text_encoder(vocabulary)
+        self.padding = install_padded_attention(self.transformer)
+
+    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Predict velocity.
+
+        Args:
+            noisy: shape (B, C, T, h, w).
+            sigma: shape (B,).
+            tokens: token ids, shape (B, L).
+            mask: 1 for real tokens, shape (B, L).
+
+        Returns:
+            Velocity, shape (B, C, T, h, w).
+        """
+        embeddings = self.text_encoder(tokens, mask).last_hidden_state
+        rows, self.padding.bias = compress_padding(embeddings, mask)
+        predicted: Tensor = self.transformer(noisy, sigma * 1000.0, rows, return_dict=False)[0]
+        return predicted
+
+
+def weighted_loss(model: nn.Module, batch: Batch, seed: int, settings: BaseSettings) -> Tensor:
+    """Flow-matching loss, heavier on subjects.
+
+    Args:
+        model: a :class:`TextToVideo`.
+        batch: clean latents and text.
+        seed: the step, which is the counter of noise and sigma.
+        settings: weights.
+
+    Returns:
+        Scalar loss.
+    """
+    source = generator(TRAINING_SEED, "base", seed)
+    noise = torch.randn(batch.latents.shape, generator=source)
+    sigma = logit_normal_sigma(source, batch.latents.shape[0], FLOW_SHIFT)
+    noisy = interpolate(batch.latents, noise, sigma)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = model(noisy, sigma, batch.tokens, batch.mask)
+    error = (predicted.float() - velocity_target(batch.latents, noise)).square()
+    weight = 1.0 + (settings.subject_weight - 1.0) * batch.occupancy
+    return (error * weight).sum() / (weight.sum() * error.shape[1])
+
+
+def build_optimizers(model: TextToVideo, settings: BaseSettings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, AdamW for the rest.
+
+    Args:
+        model: what is trained.
+        settings: rates.
+
+    Returns:
+        The two optimizers.
+    """
+    matrices, others = [], []
+    for name, value in model.named_parameters():
+        inside = "blocks." in name or "encoder.block." in name
+        matrix = inside and value.ndim == 2 and "relative_attention_bias" not in name
+        (matrices if matrix else others).append(value)
+    return [
+        Orthogonal(matrices, lr=settings.matrix_rate, weight_decay=0.02),
+        torch.optim.AdamW(others, lr=settings.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def publish(values: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerFast, target: Path) -> WanPipeline:
+    """Write the base as a ``WanPipeline`` folder; the autoencoder there is kept.
+
+    Args:
+        values: averaged parameters of :class:`TextToVideo`.
+        tokenizer: the pocket tokenizer.
+        target: the base's folder, which holds ``vae`` already.
+
+    Returns:
+        The pipeline, in fp32.
+    """
+    model = TextToVideo(len(tokenizer))
+    model.load_state_dict(dict(values), strict=False)
+    transformer = build_transformer()
+    transformer.load_state_dict(model.transformer.state_dict())
+    pipeline = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=model.text_encoder,
+        vae=AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32),
+        scheduler=build_scheduler(),
+        transformer=transformer,
+    )
+    publish_model(pipeline, target)
+    return pipeline
+
+
+class BaseTrainer:
+    """Live state of the base's training.
+
+    Args:
+        piece: checkpoints and deadline.
+        source: batches.
+        settings: the recipe.
+    """
+
+    def __init__(self, piece: Piece, source: LatentSource, settings: BaseSettings) -> None:
+        torch.manual_seed(TRAINING_SEED)
+        self.piece, self.source, self.settings = piece, source, settings
+        self.model = TextToVideo(len(source.tokenizer))
+        self.optimizers = build_optimizers(self.model, settings)
+        self.peaks = (settings.matrix_rate, settings.other_rate)
+        self.average = Average(self.model, settings.average)
+        self.step = 0
+        state = piece.load()
+        if state:
+            self._restore(state)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"], strict=False)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.average.load_state(state["average"])
+        self.step = int(state["step"])
+
+    def checkpoint(self) -> None:
+        """Write everything that the next piece goes on from."""
+        self.piece.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "average": self.average.state(),
+                "step": self.step,
+            }
+        )
+
+    def save(self, target: Path) -> None:
+        """Write the checkpoint and publish the averaged weights.
+
+        Args:
+            target: the base's folder.
+        """
+        self.checkpoint()
+        publish(self.average.values, self.source.tokenizer, target)
+
+    def _is_image_step(self) -> bool:
+        settings = self.settings
+        return self.step < settings.image_steps or self.step % settings.image_every == settings.image_every - 1
+
+    def advance(self) -> tuple[float, bool]:
+        """Take one optimizer step.
+
+        Returns:
+            The loss, and whether the step was on single frames.
+        """
+        image = self._is_image_step()
+        size = self.settings.image_batch if image else self.settings.clip_batch
+        factor = learning_rate_factor(self.step, self.settings.steps)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * factor
+            optimizer.zero_grad(set_to_none=True)
+        batch = self.source.batch(self.step, size, image)
+        loss = weighted_loss(self.model, batch, self.step, self.settings)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.average.update(self.model)
+        self.step += 1
+        return loss.item(), image
+
+
+def train(trainer: BaseTrainer, target: Path) -> int:
+    """Train one piece; checkpoints and the published folder are kept up to date.
+
+    Args:
+        trainer: the live state.
+        target: the base's folder.
+
+    Returns:
+        Steps done in all.
+    """
+    sums = {True: [0.0, 0.0], False: [0.0, 0.0]}
+    piece = trainer.piece
+    while trainer.step < trainer.settings.steps and not piece.over:
+        if trainer.step % 100 == 0:
+            trainer.source.refresh()
+        loss, image = trainer.advance()
+        sums[image][0] += loss
+        sums[image][1] += 1
+        if trainer.step % 50 == 0:
+            means = {
+                name: sums[image][0] / sums[image][1]
+                for name, image in (("image_loss", True), ("clip_loss", False))
+                if sums[image][1]
+            }
+            piece.log({"step": trainer.step, **means})
+            sums = {True: [0.0, 0.0], False: [0.0, 0.0]}
+        if piece.due:
+            trainer.save(target)
+    trainer.save(target)
+    return trainer.step

@@ -1,0 +1,91 @@
+"""Batches for the base: latents of clips or single frames with freshly worded captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from pipeline_lib.pocket.latents_cache import LatentShard, latents_present, read_latents
+from pipeline_lib.pocket.tokenizer import finish_caption
+from pipeline_lib.pocket.world_settings import TRAINING_SEED
+from pipeline_lib.world.captions import CaptionStyle, caption
+from pipeline_lib.world.sampling import scene_generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        latents: normalised clean latents, shape (B, C, T, h, w), float32.
+        occupancy: share of subject pixels, shape (B, 1, T, h, w), float32.
+        tokens: token ids, shape (B, L).
+        mask: 1 for real tokens, shape (B, L).
+    """
+
+    latents: Tensor
+    occupancy: Tensor
+    tokens: Tensor
+    mask: Tensor
+
+
+class LatentSource:
+    """Draws batches from the latents on disk, picking up shards as they appear.
+
+    Args:
+        folder: the latents cache.
+        tokenizer: the pocket tokenizer.
+        dropped: share of captions replaced by the empty prompt, for guidance.
+    """
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast, dropped: float = 0.1) -> None:
+        self.folder, self.tokenizer, self.dropped = folder, tokenizer, dropped
+        self.shards: dict[int, LatentShard] = {}
+
+    def refresh(self) -> int:
+        """Read shards that have appeared since; return how many there are."""
+        for number in latents_present(self.folder):
+            if number not in self.shards:
+                self.shards[number] = read_latents(self.folder, number)
+        return len(self.shards)
+
+    def batch(self, step: int, size: int, image: bool) -> Batch:
+        """Batch of one step; a pure function of its arguments and the shards present.
+
+        Args:
+            step: counter of the draw.
+            size: clips or frames.
+            image: single frames instead of clips.
+
+        Returns:
+            The batch.
+        """
+        rng = scene_generator(TRAINING_SEED, step, stream=11)
+        numbers = sorted(self.shards)
+        latents, occupancy, captions = [], [], []
+        for _ in range(size):
+            shard = self.shards[numbers[int(rng.integers(len(numbers)))]]
+            clip = int(rng.integers(len(shard.scenes)))
+            first = int(rng.integers(shard.latents.shape[1])) if image else 0
+            last = first + 1 if image else shard.latents.shape[1]
+            latents.append(shard.latents[clip, first:last])
+            occupancy.append(shard.occupancy[clip, first:last])
+            captions.append(self._caption(shard, clip, rng, image))
+        tokens = self.tokenizer(captions, padding=True, pad_to_multiple_of=16, return_tensors="pt")
+        return Batch(
+            latents=torch.stack(latents).float().transpose(1, 2).contiguous(),
+            occupancy=torch.stack(occupancy).float()[:, None],
+            tokens=tokens.input_ids,
+            mask=tokens.attention_mask,
+        )
+
+    def _caption(self, shard: LatentShard, clip: int, rng: np.random.Generator, image: bool) -> str:
+        if rng.random() < self.dropped:
+            return ""
+        text = caption(shard.scenes[clip], rng, CaptionStyle(image=image))
+        return finish_caption(text, rng.random())

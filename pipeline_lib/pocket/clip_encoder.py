@@ -1,0 +1,256 @@
+"""Recipe of the pocket image–text encoder: a tiny ``CLIPModel`` trained contrastively."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from pipeline_lib.pocket import clip_cache
+from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
+from pipeline_lib.pocket.publishing import replace_folder
+from pipeline_lib.pocket.tokenizer import build_tokenizer, finish_caption
+from pipeline_lib.pocket.world_settings import HELD_OUT_SEED, SIZE, TRAINING_SEED
+from pipeline_lib.world.captions import CaptionStyle, caption
+from pipeline_lib.world.sampling import scene_generator
+
+TEXT_LENGTH = 64
+_MEAN, _STD = 0.45, 0.27
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """How the image–text encoder is trained.
+
+    Attributes:
+        steps: optimizer steps in all.
+        batch: pairs per step.
+        peak_rate: peak learning rate.
+        average: decay of the weights' moving average.
+    """
+
+    steps: int = 1500
+    batch: int = 160
+    peak_rate: float = 1e-3
+    average: float = 0.99
+
+
+def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+    """A fresh pocket CLIP: 64 image patches of 8×8 pixels, 64 text tokens, 128 shared numbers.
+
+    Args:
+        tokenizer: the pocket tokenizer.
+
+    Returns:
+        The model.
+    """
+    shared = {"num_hidden_layers": 4, "num_attention_heads": 3, "hidden_act": "gelu"}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "intermediate_size": 384,
+        "max_position_embeddings": TEXT_LENGTH,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **shared,
+    }
+    vision = {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "image_size": SIZE,
+        "patch_size": 8,
+        **shared,
+    }
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128)
+    return CLIPModel(config)
+
+
+def build_processor() -> CLIPProcessor:
+    """Image processor for 64×64 frames and the pocket tokenizer, as one processor."""
+    tokenizer = build_tokenizer()
+    tokenizer.model_max_length = TEXT_LENGTH
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": SIZE},
+        crop_size={"height": SIZE, "width": SIZE},
+        image_mean=[_MEAN] * 3,
+        image_std=[_STD] * 3,
+    )
+    return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
+
+
+def pixels_of(frames: np.ndarray[Any, Any]) -> Tensor:
+    """What the processor makes of frames that are 64×64 already.
+
+    Args:
+        frames: uint8, shape (N, 64, 64, 3).
+
+    Returns:
+        Pixel values, shape (N, 3, 64, 64).
+    """
+    return ((torch.from_numpy(frames).float() / 255.0 - _MEAN) / _STD).permute(0, 3, 1, 2)
+
+
+class PairSource:
+    """Frames with captions from the clip cache.
+
+    Args:
+        folder: the clip cache.
+        tokenizer: the pocket tokenizer.
+    """
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        numbers = clip_cache.shards_present(folder)[:24]
+        self.shards = [clip_cache.read_shard(folder, number) for number in numbers]
+
+    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixel values, token ids and token mask of one step.
+
+        Args:
+            step: counter of the draw.
+            size: pairs.
+
+        Returns:
+            Shapes (B, 3, 64, 64), (B, L) and (B, L).
+        """
+        rng = scene_generator(TRAINING_SEED, step, stream=13)
+        frames, captions = [], []
+        for _ in range(size):
+            shard = self.shards[int(rng.integers(len(self.shards)))]
+            clip = int(rng.integers(len(shard.scenes)))
+            frames.append(shard.frames[clip, int(rng.integers(shard.frames.shape[1]))])
+            style = CaptionStyle(image=True, general_share=0.2, full=rng.random() < 0.2)
+            captions.append(finish_caption(caption(shard.scenes[clip], rng, style), rng.random()))
+        tokens = self.tokenizer(captions, padding=True, truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
+        return pixels_of(np.stack(frames)), tokens.input_ids, tokens.attention_mask
+
+
+def contrastive_loss(model: CLIPModel, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Symmetric cross-entropy over the batch."""
+    pixels, tokens, mask = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(input_ids=tokens, attention_mask=mask, pixel_values=pixels)
+    logits = output.logits_per_image.float()
+    target = torch.arange(logits.shape[0])
+    return 0.5 * (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target))
+
+
+@torch.no_grad()
+def retrieval_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> float:
+    """Share of held-out frames whose full caption is found among 64 (8 groups of 64).
+
+    Args:
+        model: the encoder.
+        tokenizer: its tokenizer.
+
+    Returns:
+        Top-1 accuracy in [0, 1].
+    """
+    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=512)
+    captions = [
+        caption(scene, scene_generator(HELD_OUT_SEED, index, 3), CaptionStyle(image=True, full=True))
+        for index, scene in enumerate(shard.scenes)
+    ]
+    hits = 0
+    for start in range(0, 512, 64):
+        tokens = tokenizer(
+            captions[start : start + 64],
+            padding=True,
+            truncation=True,
+            max_length=TEXT_LENGTH,
+            return_tensors="pt",
+        )
+        output = model(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            pixel_values=pixels_of(shard.frames[start : start + 64, 6]),
+        )
+        hits += int((output.logits_per_image.argmax(dim=1) == torch.arange(64)).sum())
+    return hits / 512
+
+
+def publish(values: dict[str, Tensor], target: Path) -> CLIPModel:
+    """Write model and processor as one folder.
+
+    Args:
+        values: averaged parameters.
+        target: the folder.
+
+    Returns:
+        The model, in fp32.
+    """
+    processor = build_processor()
+    model = build_clip(processor.tokenizer)
+    model.load_state_dict(values, strict=False)
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.half().save_pretrained(temporary, safe_serialization=True)
+    processor.save_pretrained(temporary)
+    replace_folder(temporary, target)
+    return model.float().eval()
+
+
+def train(piece: Piece, folder: Path, settings: ClipSettings, target: Path) -> float:
+    """Train one piece and publish.
+
+    Args:
+        piece: checkpoints and deadline.
+        folder: the clip cache.
+        settings: the recipe.
+        target: the folder to write.
+
+    Returns:
+        Top-1 accuracy of 64.
+    """
+    torch.manual_seed(TRAINING_SEED)
+    tokenizer = build_tokenizer()
+    source, model = PairSource(folder, tokenizer), build_clip(tokenizer)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.peak_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
+    )
+    average, step = Average(model, settings.average), 0
+    state = piece.load()
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.load_state(state["average"])
+        step = int(state["step"])
+    while step < settings.steps and not piece.over:
+        factor = learning_rate_factor(step, settings.steps)
+        optimizer.param_groups[0]["lr"] = settings.peak_rate * factor
+        loss = contrastive_loss(model, source.batch(step, settings.batch))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0.0, math.log(100.0))
+        average.update(model)
+        step += 1
+        if step % 50 == 0:
+            piece.log({"step": step, "loss": loss.item()})
+        if piece.due or step == settings.steps or piece.over:
+            piece.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.state(),
+                    "step": step,
+                }
+            )
+    return retrieval_accuracy(publish(average.values, target), tokenizer)

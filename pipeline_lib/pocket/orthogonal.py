@@ -1,0 +1,84 @@
+"""Muon for matrices and convolution kernels: momentum, made orthogonal, then applied.
+
+After Keller Jordan et al., "Muon: an optimizer for hidden layers" (2024). ``torch.optim.Muon``
+takes matrices only; kernels here count as matrices of shape (out, everything else).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """Push all singular values of a matrix towards 1 (quintic Newton–Schulz, bfloat16).
+
+    Args:
+        matrix: shape (rows, columns).
+        rounds: iterations.
+
+    Returns:
+        Same shape, bfloat16.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.mT if tall else matrix).bfloat16()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Orthogonal(torch.optim.Optimizer):
+    """Muon over parameters of two or more dimensions; the step is as large as AdamW's.
+
+    Args:
+        parameters: what is trained.
+        lr: learning rate on AdamW's scale.
+        momentum: weight of the past in the running gradient.
+        weight_decay: decoupled decay.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step.
+
+        Args:
+            closure: must be None: the gradients are there already.
+        """
+        assert closure is None
+        for group in self.param_groups:
+            for value in group["params"]:
+                if value.grad is not None:
+                    self._update(value, group)
+
+    def _update(self, value: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[value]
+        if not state:
+            state["running"] = torch.zeros_like(value)
+        running = state["running"]
+        running.lerp_(value.grad, 1.0 - group["momentum"])
+        ahead = value.grad.lerp(running, group["momentum"])
+        # Of a causal kernel only the newest tap is trained; the past stays zero.
+        newest = (slice(None), slice(None), -1) if value.ndim == 5 else (slice(None),)
+        part = ahead[newest]
+        flat = part.reshape(part.shape[0], -1)
+        size = 0.2 * max(flat.shape) ** 0.5
+        direction = orthogonalise(flat).to(value.dtype).reshape(part.shape)
+        value.mul_(1.0 - group["lr"] * group["weight_decay"])
+        value[newest].add_(direction, alpha=-group["lr"] * size)

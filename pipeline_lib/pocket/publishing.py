@@ -1,0 +1,40 @@
+"""Writing a part of the zoo: half precision, under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def replace_folder(temporary: Path, target: Path) -> None:
+    """Put a complete folder in the place of an older one.
+
+    Args:
+        temporary: the complete folder, next to the target.
+        target: its final name.
+    """
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(old)
+    temporary.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def publish_model(model: Any, target: Path) -> None:
+    """Save a model's weights as fp16 safetensors; the model itself stays fp32.
+
+    Args:
+        model: anything with ``save_pretrained`` (a diffusers or transformers model).
+        target: the folder to write.
+    """
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    model.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+    model.to(torch.float32)
+    replace_folder(temporary, target)

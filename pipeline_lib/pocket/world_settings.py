@@ -1,0 +1,20 @@
+"""Facts about the pocket world that other parts need."""
+
+from __future__ import annotations
+
+from pipeline_lib.world.vocabulary import FRAME_SIZE, FRAMES_PER_SECOND, NUM_FRAMES
+
+SIZE = FRAME_SIZE
+"""Width and height of a frame in pixels."""
+FPS = FRAMES_PER_SECOND
+"""Frames per second of every clip."""
+CLIP_FRAMES = NUM_FRAMES
+"""Frames of every clip."""
+CLASS_NOUN = "creature"
+"""Class noun of the held-out concepts."""
+TRAINING_SEED = 1
+"""Seed of the scenes that the zoo is trained on."""
+HELD_OUT_SEED = 900_001
+"""Seed of the scenes that no part of the zoo is trained on."""
+FLOW_SHIFT = 2.0
+"""Flow shift that the base is trained and sampled with."""

@@ -1,0 +1,200 @@
+"""The nouns that pass between layers: small, frozen, JSON-able, torch-free.
+
+Arrays never live in a record; they live in files of the artifact store, which a record names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrameRules(Record):
+    """What a base model accepts: size, frame count, frame rate.
+
+    `num_frames` must be `1 + k * frame_multiple`; sides must be multiples of `size_multiple`.
+    """
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    num_frames: int = Field(gt=0)
+    frames_per_second: float = Field(gt=0)
+    size_multiple: int = Field(default=16, gt=0)
+    frame_multiple: int = Field(default=4, gt=0)
+
+
+class Shot(Record):
+    """A run of frames without a cut: `[start, stop)` in frames of the source as decoded."""
+
+    start: int
+    stop: int
+
+
+class SourceFacts(Record):
+    """What a media file is, as counted by decoding it, not as its header claims."""
+
+    name: str
+    sha256: str
+    kind: Literal["video", "image"]
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int = 0
+    frames_per_second: float = 0.0
+    num_frames: int = 1
+    seconds: float = 0.0
+    bit_depth: int = 8
+    hdr: bool = False
+    variable_rate: bool = False
+
+
+class ClipRecord(Record):
+    """One clip (or one set of images) as it will be trained on.
+
+    `notes` tells in plain words what was dropped, cropped, padded or re-timed.
+    """
+
+    name: str
+    kind: Literal["video", "images"]
+    sources: tuple[SourceFacts, ...]
+    height: int
+    width: int
+    num_frames: int
+    frames_per_second: float
+    shots: tuple[Shot, ...] = ()
+    shot_used: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class Caption(Record):
+    """What is seen, in parts; the static prompt tells appearance, the rest is dynamic.
+
+    `class_noun` is a bare noun ("dog"); `static` tells appearance, clothing and surroundings;
+    `motion` the coarse action ("runs to the left"); the others may be empty.
+    """
+
+    class_noun: str
+    static: str = ""
+    motion: str = ""
+    camera: str = ""
+    background: str = ""
+    light: str = ""
+
+    def static_prompt(self, subject: str) -> str:
+        """The Stage I prompt: `a SUBJECT, appearance, background, light`."""
+        return _join(f"a {subject}", self.static, self.background, self.light)
+
+    def full_prompt(self, subject: str) -> str:
+        """The Stage II prompt: static ∪ dynamic (Set-and-Sequence, section 9)."""
+        return _join(f"a {subject}", self.static, self.motion, self.background, self.light, self.camera)
+
+
+class Prompt(Record):
+    """One prompt to sample, with `{subject}` where the subject goes.
+
+    `kind` tells what it tests: reconstruction, a local edit (clothing, object, colour), a global edit
+    (background, light, camera, style), or a user's own.
+    """
+
+    text: str
+    kind: Literal["reconstruction", "local", "global", "user"] = "user"
+    negative: str = ""
+
+    def filled(self, subject: str) -> str:
+        """The prompt with the subject's words in place."""
+        return self.text.replace("{subject}", subject)
+
+
+class StageSpec(Record):
+    """One training stage, as a method plans it: torch-free, JSON, one key in the artifact store."""
+
+    name: str
+    method: str
+    version: int
+    data: Literal["frames", "clips"]
+    steps: int = Field(gt=0)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    after: str | None = None
+
+
+class StepRecord(Record):
+    """One optimizer step, as the loop reports it."""
+
+    stage: str
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+class ArtifactRef(Record):
+    """A finished artifact: its kind, its key (what it was made from), its digest (what it holds)."""
+
+    kind: str
+    key: str
+    digest: str
+
+
+class SampleRecord(Record):
+    """One generated video and everything that made it."""
+
+    file: str
+    prompt: Prompt
+    filled_prompt: str
+    seed: int
+    model: Literal["base", "personalised"]
+    identity_strength: float = 1.0
+    motion_strength: float = 1.0
+    num_frames: int
+    frames_per_second: float
+
+
+class Score(Record):
+    """One number of one sample, traceable. `value` is None, with a `reason`, where none exists."""
+
+    metric: str
+    value: float | None
+    reason: str = ""
+    direction: Literal["higher", "lower", "closer"]
+    low: float
+    high: float
+    encoder: str = ""
+    encoder_digest: str = ""
+    preprocessing: str = ""
+    frames_per_second: float = 0.0
+
+
+class ConceptRecord(Record):
+    """`concept.json`: a trained concept's provenance; it sits beside `lora.safetensors`."""
+
+    schema_version: int = 1
+    name: str
+    method: str
+    base: str
+    base_digest: str
+    family: str
+    trigger: str
+    class_noun: str
+    captions: tuple[Caption, ...]
+    stages: tuple[StageSpec, ...]
+    rank: int
+    basis: Literal["output", "input"] = "output"
+    identity_strength: float = 1.0
+    motion_strength: float = 1.0
+    seed: int
+    data_digest: str
+    run_id: str = ""
+    version: str = ""
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part.strip() for part in parts if part.strip())

@@ -1,0 +1,273 @@
+"""Everything a person may say about a run, each setting once, with its unit and its default.
+
+A run config is YAML (:func:`load_config`), a chain of `--set key=value` (:func:`with_settings`) or
+plain Python. It is frozen, and an unknown key is an error that names the nearest valid one. Words that
+name implementations (base, method, captioner) are resolved by :mod:`pipeline_lib.registry`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.records import Caption
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ConceptSection(Section):
+    """What is to be learned, and from what."""
+
+    name: str = Field(default="", description="name of the concept; empty: taken from the first input's file name")
+    inputs: tuple[str, ...] = Field(default=(), description="clips, images or folders of them; relative to this file")
+    subject: str = Field(
+        default="", description="what the subject is, in a few words: 'grey wolf', 'plush bear with a bow'"
+    )
+    class_noun: str = Field(default="", description="its class in one noun: 'wolf'; empty: the captioner's word")
+    shot: int = Field(default=0, ge=0, description="which shot of a clip with cuts, from 1; 0: the longest one")
+    captioner: str = Field(
+        default="template", description="'template' (from `subject`), or a folder of a vision-language model"
+    )
+
+
+class BaseSection(Section):
+    """The video model that learns."""
+
+    source: str = Field(default="pocket", min_length=1, description="'pocket', a diffusers folder, or a hub id")
+    revision: str = Field(default="", description="revision of a hub id; empty: the default branch")
+
+
+class MethodSection(Section):
+    """How the subject is taught."""
+
+    name: str = Field(default="set_and_sequence", min_length=1, description="set_and_sequence, or lora (the baseline)")
+    preset: str = Field(default="", description="paper, portable, pocket or demo; empty: what suits the base")
+    settings: dict[str, Any] = Field(default_factory=dict, description="overrides of the preset, e.g. {rank: 16}")
+
+
+class TrainingSection(Section):
+    """Where and how training runs; none of it changes what is learned beyond rounding."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="dtype of the frozen base; auto: bfloat16 on CUDA, float32 on the CPU"
+    )
+    micro_batch: int = Field(default=0, ge=0, description="samples per forward pass; 0: the whole batch at once")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    checkpoint_every: int = Field(default=50, gt=0, description="optimizer steps between checkpoints")
+    preview_every: int = Field(default=0, ge=0, description="optimizer steps between preview videos; 0: none")
+
+
+class SamplesSection(Section):
+    """The videos made before and after training, with the same prompts and seeds."""
+
+    prompts: tuple[str, ...] = Field(
+        default=(), description="with {subject} in the subject's place; empty: from the caption"
+    )
+    prompts_file: str = Field(default="", description="a file of prompts: one a line, or a YAML/JSON list")
+    negative_prompt: str = Field(default="", description="empty: the base's own")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="one video for each prompt and seed")
+    num_inference_steps: int = Field(default=0, ge=0, description="denoising steps; 0: the base's own")
+    guidance_scale: float = Field(default=0.0, ge=0, description="classifier-free guidance; 0: the base's own; 1: none")
+    identity_strength: float = Field(default=1.0, ge=0, le=4, description="strength of the learned appearance")
+    motion_strength: float = Field(default=1.0, ge=0, le=4, description="strength of the learned motion")
+
+
+class EvaluationSection(Section):
+    """How the samples are scored."""
+
+    encoder: str = Field(
+        default="auto", description="image-text encoder: auto, none, or a folder or hub id of a CLIP model"
+    )
+
+
+class TrackingSection(Section):
+    """What is logged to MLflow; runs from Python log nothing."""
+
+    mlflow: bool = Field(default=True, description="log the run")
+    experiment: str = Field(default="mannerism", pattern=_NAME, description="MLflow experiment")
+    register_model: bool = Field(default=True, description="register the final LoRA under the concept's name")
+
+
+class RunConfig(Section):
+    """One run: a concept, a base, a method, and what to make with the result."""
+
+    concept: ConceptSection = Field(default_factory=ConceptSection)
+    base: BaseSection = Field(default_factory=BaseSection)
+    method: MethodSection = Field(default_factory=MethodSection)
+    captions: tuple[Caption, ...] = Field(
+        default=(),
+        description="your own captions, one for each clip, or one for all: {class_noun: …, static: …, motion: …}",
+    )
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    samples: SamplesSection = Field(default_factory=SamplesSection)
+    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    tracking: TrackingSection = Field(default_factory=TrackingSection)
+    seed: int = Field(default=0, ge=0, description="of everything random; same seed, same bits")
+
+    @property
+    def concept_name(self) -> str:
+        """The concept's name, safe as a path: given, or from the first input's file name."""
+        raw = self.concept.name or (Path(self.concept.inputs[0]).stem if self.concept.inputs else "concept")
+        return re.sub(r"[^a-z0-9]+", "-", raw.lower()).strip("-")[:48] or "concept"
+
+
+def load_config(path: Path) -> RunConfig:
+    """Reads a YAML config; relative paths in it are relative to the file.
+
+    Raises:
+        ConfigError: not readable, not YAML, or a key or value that is not valid; names file and key.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read", got=str(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML", got=" ".join(str(error).split())) from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"{path} holds no settings", expected="sections such as `concept:`", fix="see `mannerism init`"
+        )
+    return _anchored(parse_config(loaded, origin=str(path)), path.resolve().parent)
+
+
+def parse_config(values: Mapping[str, Any], origin: str = "the config") -> RunConfig:
+    """A config from plain values.
+
+    Args:
+        values: sections and their keys, as in YAML.
+        origin: what the error message calls the source.
+
+    Raises:
+        ConfigError: an unknown key (the nearest valid one is named) or a value that is not valid.
+    """
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explained(error, origin) from error
+
+
+def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """The config with `key=value` overrides; keys are dotted, values are YAML.
+
+    Raises:
+        ConfigError: not of the form `key=value`, an unknown key, or a value that is not valid.
+    """
+    values = config.model_dump()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {setting}", expected="key=value, e.g. method.settings.rank=4")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: the value is not valid YAML", got=text) from error
+        _put(values, key.strip().split("."), "" if value is None else value, key)
+    return parse_config(values, origin="--set")
+
+
+def _put(values: dict[str, Any], path: Sequence[str], value: Any, key: str) -> None:
+    *parents, last = path
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {key}: `{parent}` is a value, not a section")
+        values = inner
+    values[last] = value
+
+
+def _explained(error: ValidationError, origin: str) -> ConfigError:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] != "extra_forbidden":
+        return ConfigError(f"{origin}: `{key}`: {first['msg']}", got=json.dumps(first.get("input"), default=str)[:120])
+    valid = _keys_beside(location[:-1])
+    near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.55)
+    elsewhere = [path for path in _all_keys() if path.rpartition(".")[2] == location[-1]]
+    hint = elsewhere[0] if elsewhere else ".".join([*location[:-1], near[0]]) if near else ""
+    fix = f"did you mean `{hint}`?" if hint else f"valid keys here: {', '.join(valid)}"
+    return ConfigError(f"{origin}: unknown key `{key}`", fix=fix)
+
+
+def _keys_beside(parents: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for name in parents:
+        if name.isdigit():
+            continue
+        found = model.model_fields[name].annotation
+        model = found if isinstance(found, type) and issubclass(found, BaseModel) else Caption
+    return list(model.model_fields)
+
+
+def _all_keys() -> list[str]:
+    sections = {name: field.annotation for name, field in RunConfig.model_fields.items()}
+    return [
+        f"{name}.{key}"
+        for name, model in sections.items()
+        if isinstance(model, type) and issubclass(model, Section)
+        for key in model.model_fields
+    ]
+
+
+def _anchored(config: RunConfig, folder: Path) -> RunConfig:
+    def anchored(text: str) -> str:
+        return str(folder / Path(text).expanduser())
+
+    inputs = tuple(anchored(text) for text in config.concept.inputs)
+    prompts = anchored(config.samples.prompts_file) if config.samples.prompts_file else ""
+    source = config.base.source  # a bare word is a registry name, never a folder that happens to be here
+    if source.startswith((".", "~")) or ("/" in source and (folder / source).is_dir()):
+        source = anchored(source)
+    return config.model_copy(
+        update={
+            "concept": config.concept.model_copy(update={"inputs": inputs}),
+            "samples": config.samples.model_copy(update={"prompts_file": prompts}),
+            "base": config.base.model_copy(update={"source": source}),
+        }
+    )
+
+
+def config_text(config: RunConfig) -> str:
+    """The config as commented YAML: every key with what it means; loads to an equal config."""
+    lines = ["# Mannerism run. Every key is optional but concept.inputs; `mannerism run THIS_FILE` runs it."]
+    for name, field in RunConfig.model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Section):
+            about = (type(value).__doc__ or "").strip().splitlines()[0]
+            lines += ["", f"{name}:  # {about}"]
+            for key, inner in type(value).model_fields.items():
+                lines.append(f"  {key}: {_flow_style(getattr(value, key))}  # {inner.description}")
+        else:
+            lines += ["", f"{name}: {_flow_style(value)}  # {field.description}"]
+    return "\n".join(lines) + "\n"
+
+
+def _flow_style(value: Any) -> str:
+    plain = (
+        [item.model_dump() if isinstance(item, BaseModel) else item for item in value]
+        if isinstance(value, tuple)
+        else value
+    )
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def digest(values: Any) -> str:
+    """SHA-256 over the canonical JSON of plain values."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

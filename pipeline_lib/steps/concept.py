@@ -1,0 +1,66 @@
+"""Concept: the export folder that loads onto a stock pipeline, and its plain LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline_lib import __version__
+from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE, save_concept
+from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.records import ArtifactRef, ConceptRecord
+from pipeline_lib.steps.caption import load_captions
+from pipeline_lib.steps.plan import RunPlan
+from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
+
+STAGE_VERSION = 1
+KIND = "concept"
+
+
+def concept(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) -> StepResult:
+    """Writes the concept folder of the last stage.
+
+    Args:
+        context: method and base.
+        plan: of the run.
+        inputs: `clips`, `captions`, `stage`, the last one trained.
+    """
+    record = _record(context, plan, inputs)
+    recipe = Recipe(
+        step="concept",
+        kind=KIND,
+        version=STAGE_VERSION,
+        inputs=[inputs["stage"], inputs["captions"]],
+        settings=record.model_dump(mode="json"),
+    )
+
+    def make(folder: Path, _: str) -> None:
+        stage = context.store.folder(inputs["stage"])
+        tokens = LearnedTokens.load(stage / TOKENS_FILE) if (stage / TOKENS_FILE).is_file() else None
+        save_concept(folder, record, LoraTriple.load(stage / TRIPLE_FILE), tokens)
+
+    return find_or_build(context, recipe, make)
+
+
+def _record(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) -> ConceptRecord:
+    captions = load_captions(context.store, inputs["captions"])
+    choice, asked = context.method, context.config.samples
+    triple = LoraTriple.load(context.store.folder(inputs["stage"]) / TRIPLE_FILE)
+    return ConceptRecord(
+        name=context.config.concept_name,
+        method=plan.method,
+        base=plan.base,
+        base_digest=plan.base_digest,
+        family=plan.family,
+        trigger=choice.method.subject(choice.settings, context.base, captions[0].class_noun),
+        class_noun=captions[0].class_noun,
+        captions=tuple(captions),
+        stages=plan.stages,
+        rank=triple.rank,
+        basis=triple.basis,
+        identity_strength=asked.identity_strength,
+        motion_strength=asked.motion_strength,
+        seed=context.config.seed,
+        data_digest=inputs["clips"].digest,
+        version=__version__,
+    )

@@ -1,0 +1,155 @@
+"""Generate: the same prompts and seeds on the base and on the personalised model.
+
+The base's samples are an artifact of their own, keyed without the adapter, so runs share them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline_lib.generation.prompts import default_prompts, read_prompts
+from pipeline_lib.media.write import write_video
+from pipeline_lib.models.adapter import Adapter
+from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE
+from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord
+from pipeline_lib.run_config import RunConfig, SamplesSection
+from pipeline_lib.steps.caption import load_captions
+from pipeline_lib.steps.encode import encoding_settings
+from pipeline_lib.steps.sampling import Order, sample_all, user_sampling
+from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
+from pipeline_lib.storage import ArtifactStore, write_atomic
+
+STAGE_VERSION = 1
+KIND = "samples"
+FILE_NAME = "samples.json"
+Which = Literal["base", "personalised"]
+
+
+def generate_base(context: StepContext, captions: ArtifactRef) -> StepResult:
+    """Samples of the base, with the bare class noun as the subject."""
+    spoken = load_captions(context.store, captions)[0]
+    prompts = planned_prompts(context.config, spoken)
+    return _generate(context, [(prompt, prompt.filled(spoken.class_noun)) for prompt in prompts], None)
+
+
+def generate_personalised(context: StepContext, captions: ArtifactRef, stage: ArtifactRef) -> StepResult:
+    """Samples of the personalised model, with the method's words for the subject."""
+    spoken = load_captions(context.store, captions)[0]
+    prompts = planned_prompts(context.config, spoken)
+    return _generate(context, [(prompt, filled(context, prompt, spoken)) for prompt in prompts], stage)
+
+
+def planned_prompts(config: RunConfig, caption: Caption) -> list[Prompt]:
+    """The prompts of a run: from its file, else its list, else made from the caption.
+
+    Raises:
+        InputError: the file cannot be used; names the line.
+    """
+    if config.samples.prompts_file:
+        return read_prompts(Path(config.samples.prompts_file))
+    return [Prompt(text=text) for text in config.samples.prompts] or default_prompts(caption)
+
+
+def load_samples(store: ArtifactStore, ref: ArtifactRef) -> list[tuple[SampleRecord, NDArray[np.uint8]]]:
+    """Records and frames (t, h, w, 3) of a finished artifact."""
+    folder = store.folder(ref)
+    records = [SampleRecord.model_validate(item) for item in json.loads((folder / FILE_NAME).read_text())]
+    return [(record, np.load((folder / record.file).with_suffix(".npy"), allow_pickle=False)) for record in records]
+
+
+def _generate(context: StepContext, prompts: list[tuple[Prompt, str]], stage: ArtifactRef | None) -> StepResult:
+    asked, sampling = context.config.samples, user_sampling(context)
+    which: Which = "personalised" if stage else "base"
+    strengths = (asked.identity_strength, asked.motion_strength) if stage else (0.0, 0.0)
+    recipe = Recipe(
+        step=f"generate-{which}",
+        kind=KIND,
+        version=STAGE_VERSION,
+        inputs=[stage] if stage else [],
+        settings={
+            "prompts": [[prompt.model_dump(), text] for prompt, text in prompts],
+            "seeds": asked.seeds,
+            "sampling": dataclasses.asdict(sampling),
+            "strengths": strengths,
+        },
+        extra={name: value for name, value in context.base_facts().items() if name != "seed"},
+    )
+    todo = [(prompt, text, seed) for prompt, text in prompts for seed in asked.seeds]
+
+    def make(folder: Path, key: str) -> dict[str, float]:
+        orders = [Order(text, seed, prompt.negative) for prompt, text, seed in todo]
+        with personalised(context, stage, asked):
+            videos = sample_all(context, recipe.step, orders, sampling, context.store.work_folder(KIND, key))
+        records = [
+            SampleRecord(
+                file=f"{index:04d}.mp4",
+                prompt=prompt,
+                filled_prompt=text,
+                seed=seed,
+                model=which,
+                identity_strength=strengths[0],
+                motion_strength=strengths[1],
+                num_frames=sampling.num_frames,
+                frames_per_second=sampling.frames_per_second,
+            )
+            for index, (prompt, text, seed) in enumerate(todo)
+        ]
+        for record, frames in zip(records, videos, strict=True):
+            write_video(frames, folder / record.file, sampling.frames_per_second)
+            np.save((folder / record.file).with_suffix(".npy"), frames, allow_pickle=False)
+        text = json.dumps([record.model_dump() for record in records], indent=1, sort_keys=True)
+        write_atomic(folder / FILE_NAME, text)
+        return {"videos": len(records)}
+
+    return find_or_build(context, recipe, make)
+
+
+@contextmanager
+def personalised(context: StepContext, stage: ArtifactRef | None, strengths: SamplesSection) -> Iterator[None]:
+    """The base with a stage's factors and learned words inside the block; bare where there is no stage."""
+    if stage is None:
+        yield
+        return
+    folder = context.store.folder(stage)
+    (_, denoiser), *_ = context.base.experts()
+    adapter = Adapter.from_triple(denoiser, LoraTriple.load(folder / TRIPLE_FILE))
+    try:
+        adapter.set_strengths(strengths.identity_strength, strengths.motion_strength)
+        with learned_words(context, folder):
+            yield
+    finally:
+        adapter.detach()
+
+
+@contextmanager
+def learned_words(context: StepContext, folder: Path) -> Iterator[None]:
+    """The learned words of a stage's folder, where it has any, in the text encoder inside the block."""
+    path = folder / TOKENS_FILE
+    if not path.is_file():
+        yield
+        return
+    pipeline: Any = context.base.pipeline()
+    handle = LearnedTokens.load(path).attach(pipeline.text_encoder, pipeline.tokenizer)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def filled(context: StepContext, prompt: Prompt, caption: Caption) -> str:
+    """A prompt as the personalised model reads it: the method's words for the subject and for the motion."""
+    wanted = encoding_settings(context, caption.class_noun)
+    text = prompt.filled(wanted.subject)
+    if wanted.motion and caption.motion:
+        text = text.replace(caption.motion, f"{wanted.motion} {caption.motion}", 1)
+    return text

@@ -1,0 +1,10 @@
+"""File names inside artifacts, shared by those who write them and readers that load no model."""
+
+from __future__ import annotations
+
+LOSSES_FILE = "losses.jsonl"
+SPEC_FILE = "stage.json"
+PREVIEWS = "previews"
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
+SHEET_FILE = "contact_sheet.png"

@@ -1,0 +1,54 @@
+"""Plan: which stages a run will train, on what; known once the inputs are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline_lib.records import ArtifactRef, Record, StageSpec
+from pipeline_lib.steps.prepare import has_clips, load_clips
+from pipeline_lib.steps.step import StepContext
+
+
+class RunPlan(Record):
+    """What a run is about to do; torch-free, so that the parent can read it."""
+
+    base: str
+    base_digest: str
+    family: str
+    licence: str
+    device: str
+    dtype: str
+    method: str
+    preset: str
+    settings: dict[str, Any]
+    stages: tuple[StageSpec, ...]
+    has_prior: bool
+    notes: tuple[str, ...] = ()
+
+
+def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
+    """Asks the method for its stages.
+
+    Raises:
+        ConfigError: no such method, preset or setting.
+        InputError: the method needs what the input has not.
+    """
+    choice, base = context.method, context.base
+    moving = has_clips(load_clips(context.store, clips))
+    stages = tuple(choice.method.plan(choice.settings, moving))
+    notes = () if moving else ("only images were given: appearance is learned, motion is not",)
+    facts = context.base_facts()
+    return RunPlan(
+        base=context.config.base.source,
+        base_digest=base.digest,
+        family=base.spec.name,
+        licence=base.spec.licence,
+        device=str(base.device),
+        dtype=facts["dtype"],
+        method=choice.method.name,
+        preset=choice.preset,
+        settings=choice.settings.model_dump(mode="json"),
+        stages=stages,
+        has_prior=choice.method.prior(choice.settings) is not None,
+        notes=notes,
+    )

@@ -1,0 +1,119 @@
+"""Report: one self-contained page about a run."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline_lib.media.sheet import contact_sheet
+from pipeline_lib.models.concept import TOKENS_FILE, read_concept
+from pipeline_lib.records import ArtifactRef, StepRecord
+from pipeline_lib.registry import BASES
+from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample
+from pipeline_lib.report.page import write_report
+from pipeline_lib.steps.caption import load_captions
+from pipeline_lib.steps.evaluate import CEILING_FILE, load_scores
+from pipeline_lib.steps.generate import load_samples
+from pipeline_lib.steps.layout import LOSSES_FILE, REPORT_FILE, SHEET_FILE, SPEC_FILE
+from pipeline_lib.steps.plan import RunPlan
+from pipeline_lib.steps.prepare import load_clips, view_files
+from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
+
+STAGE_VERSION = 1
+KIND = "report"
+
+
+def report(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) -> StepResult:
+    """Writes `report.html`, and `contact_sheet.png` for those who cannot play it.
+
+    Args:
+        context: store and config.
+        plan: of the run.
+        inputs: `clips`, `captions`, `before`, `after`, `scores`, `concept`, and each `stage-<name>`.
+    """
+    recipe = Recipe(
+        step="report",
+        kind=KIND,
+        version=STAGE_VERSION,
+        inputs=[inputs[name] for name in sorted(inputs)],
+        settings={"plan": plan.model_dump(mode="json"), "config": _settings(context)},
+    )
+
+    def make(folder: Path, _: str) -> None:
+        write_report(_report_inputs(context, plan, inputs), folder / REPORT_FILE)
+        contact_sheet(_sheet_rows(context, inputs), folder / SHEET_FILE)
+
+    return find_or_build(context, recipe, make)
+
+
+def _report_inputs(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) -> ReportInputs:
+    store = context.store
+    folder = store.folder(inputs["concept"])
+    named = BASES.get(plan.base)
+    manifests = [store.get(ref).manifest for ref in inputs.values()]
+    return ReportInputs(
+        concept=read_concept(folder).record,
+        created=datetime.now(UTC),
+        seconds=sum(float(manifest.notes.get("seconds", 0.0)) for manifest in manifests),
+        clips=_clips(context, inputs),
+        samples=_samples(context, inputs),
+        scores=tuple(load_scores(store, inputs["scores"])),
+        training=tuple(step for spec in plan.stages for step in _curve(context, inputs[f"stage-{spec.name}"])),
+        settings=_settings(context),
+        provenance={"device": plan.device, "dtype": plan.dtype, "preset": plan.preset, "licence": plan.licence},
+        artifacts=tuple(inputs.values()),
+        notes=(*plan.notes, *(note for clip in load_clips(store, inputs["clips"]) for note in clip.record.notes)),
+        base_source=str(named.folder) if named else plan.base,
+        learned_words=(folder / TOKENS_FILE).is_file(),
+    )
+
+
+def _sheet_rows(context: StepContext, inputs: dict[str, ArtifactRef]) -> list[tuple[str, NDArray[np.uint8]]]:
+    rows = [(f"learned from: {clip.record.name}", clip.frames) for clip in load_clips(context.store, inputs["clips"])]
+    pairs = zip(*(load_samples(context.store, inputs[name]) for name in ("before", "after")), strict=True)
+    for pair in pairs:
+        rows += [(f"{record.model}, seed {record.seed}: {record.filled_prompt}", frames) for record, frames in pair]
+    return rows
+
+
+def _settings(context: StepContext) -> dict[str, object]:
+    return context.config.model_dump(mode="json", exclude={"tracking"})
+
+
+def _clips(context: StepContext, inputs: dict[str, ArtifactRef]) -> tuple[ReportClip, ...]:
+    clips = load_clips(context.store, inputs["clips"])
+    captions = load_captions(context.store, inputs["captions"])
+    folder = context.store.folder(inputs["clips"])
+    ceiling = context.store.folder(inputs["scores"]) / CEILING_FILE
+    return tuple(
+        ReportClip(
+            record=clip.record,
+            files=view_files(folder / str(index)),
+            reconstruction=ceiling if index == 0 and ceiling.is_file() else None,
+            caption=caption,
+        )
+        for index, (clip, caption) in enumerate(zip(clips, captions, strict=True))
+    )
+
+
+def _samples(context: StepContext, inputs: dict[str, ArtifactRef]) -> tuple[ReportSample, ...]:
+    return tuple(
+        ReportSample(record=record, file=context.store.folder(inputs[name]) / record.file)
+        for name in ("before", "after")
+        for record, _ in load_samples(context.store, inputs[name])
+    )
+
+
+def _curve(context: StepContext, stage: ArtifactRef) -> list[StepRecord]:
+    folder = context.store.folder(stage)
+    spec = json.loads((folder / SPEC_FILE).read_text())
+    steps = []
+    for line in (folder / LOSSES_FILE).read_text().splitlines():
+        values = json.loads(line)
+        step = values.pop("step")
+        steps.append(StepRecord(stage=spec["name"], step=step, steps=spec["steps"], metrics=values, seconds=0.0))
+    return steps

@@ -1,0 +1,251 @@
+"""The run folder: what a person opens; copies of artifacts, and `run.json`, which tells how all came to be.
+
+Two runs of the same config on the same files share a folder. It is a view: deleting it loses nothing
+that the artifact store does not still have.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from pipeline_lib import __version__
+from pipeline_lib.errors import ArtifactError, InputError
+from pipeline_lib.records import ArtifactRef, Record
+from pipeline_lib.registry import BASES
+from pipeline_lib.run_config import RunConfig, config_text, digest
+from pipeline_lib.steps.layout import PREVIEWS, REPORT_FILE, SHEET_FILE, SUMMARY_FILE
+from pipeline_lib.steps.plan import RunPlan
+from pipeline_lib.steps.prepare import collect_inputs
+from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.steps.step import StepResult
+from pipeline_lib.storage import ArtifactStore, disk_errors, write_atomic
+from pipeline_lib.storage.files import CHECKSUMS
+
+RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
+LIBRARY = Path(__file__).parents[1]
+_NO_EFFECT = ("checkpoint_every", "micro_batch", "gradient_checkpointing")
+
+
+class RunRecord(Record):
+    """`run.json`.
+
+    `fingerprint` covers all that could make a further run of the config differ: library code, base files.
+    """
+
+    schema_version: int = 1
+    run_id: str
+    concept: str
+    status: Literal["running", "done", "failed"]
+    fingerprint: str
+    config: RunConfig
+    plan: RunPlan | None = None
+    steps: dict[str, StepResult] = Field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    started: str = ""
+    finished: str = ""
+    error: str = ""
+    tracking: dict[str, str] = Field(default_factory=dict)
+    version: str = __version__
+
+
+class RunResult(Record):
+    """What a run hands back: paths, seconds of each stage (0 where it was found), mean scores by model."""
+
+    run_id: str
+    run_dir: str
+    report: str
+    lora: str
+    concept: str
+    found: bool
+    seconds: dict[str, float]
+    scores: dict[str, dict[str, float]]
+    notes: tuple[str, ...] = ()
+    tracking: dict[str, str] = Field(default_factory=dict)
+
+
+def run_identity(config: RunConfig) -> str:
+    """`<concept>-<8 digits>`: equal settings on equal files give an equal name.
+
+    Raises:
+        MediaError: an input is not there, or holds no media.
+    """
+    values = config.model_dump(mode="json", exclude={"tracking": True, "training": set(_NO_EFFECT)})
+    media = collect_inputs(config)
+    values["concept"]["inputs"] = [[path.name, CHECKSUMS.of(path)] for path in (*media.clips, *media.images)]
+    prompts = Path(config.samples.prompts_file)
+    if config.samples.prompts_file and prompts.is_file():
+        values["samples"]["prompts_file"] = CHECKSUMS.of(prompts)
+    return f"{config.concept_name}-{digest(values)[:8]}"
+
+
+def fingerprint(config: RunConfig) -> str:
+    """Covers the library's code and the base's files, by content and by time and size."""
+    code = [[path.relative_to(LIBRARY).as_posix(), CHECKSUMS.of(path)] for path in sorted(LIBRARY.rglob("*.py"))]
+    named = BASES.get(config.base.source)
+    folders = [named.folder, named.encoder] if named else [Path(config.base.source).expanduser()]
+    files = [
+        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+        for folder in folders
+        if folder is not None and folder.is_dir()
+        for path in sorted(folder.rglob("*"))
+    ]
+    return digest([code, files])
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        state: where runs live.
+        run_id: from :func:`run_identity`.
+    """
+
+    def __init__(self, state: StateFolder, run_id: str) -> None:
+        self.run_id = run_id
+        self.path = state.runs / run_id
+
+    @property
+    def log(self) -> Path:
+        """Where the worker writes and tracebacks go."""
+        return self.path / "run.log"
+
+    def record(self) -> RunRecord | None:
+        """The last thing written about the run; None where there is nothing readable."""
+        try:
+            return RunRecord.model_validate_json((self.path / RECORD_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def begin(self, config: RunConfig) -> RunRecord:
+        """Notes that the run has started; keeps its config for `resume`."""
+        with disk_errors(self.path, "the run folder"):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path / CONFIG_FILE, config_text(config))
+        record = RunRecord(
+            run_id=self.run_id,
+            concept=config.concept_name,
+            status="running",
+            fingerprint=fingerprint(config),
+            config=config,
+            started=now(),
+        )
+        self.write(record)
+        return record
+
+    def write(self, record: RunRecord) -> None:
+        """Replaces `run.json`."""
+        write_atomic(self.path / RECORD_FILE, record.model_dump_json(indent=1))
+
+    def collect(
+        self, record: RunRecord, plan: RunPlan, steps: Mapping[str, StepResult], store: ArtifactStore
+    ) -> RunRecord:
+        """Copies what a person wants to open out of the artifacts: report, concept, videos, previews.
+
+        Returns:
+            The record with the run's results; not yet written, nor done.
+        """
+        with disk_errors(self.path, "the run folder"):
+            for name, step in steps.items():
+                for source, target in _wanted(store.folder(step.ref), name):
+                    _copy(source, self.path / target)
+        notes = dict.fromkeys(note for step in steps.values() for note in step.notes)
+        results = {"plan": plan, "steps": dict(steps), "notes": (*plan.notes, *notes)}
+        return record.model_copy(update={**results, "scores": mean_scores(store, steps["evaluate"].ref)})
+
+    def finish(self, record: RunRecord) -> RunRecord:
+        """Notes that the run is done; the last thing that a run writes."""
+        done = record.model_copy(update={"status": "done", "finished": now()})
+        self.write(done)
+        return done
+
+    def result(self, record: RunRecord) -> RunResult:
+        """What the run hands back."""
+        return RunResult(
+            run_id=record.run_id,
+            run_dir=str(self.path),
+            report=str(self.path / REPORT_FILE),
+            lora=str(self.path / "concept" / "lora.safetensors"),
+            concept=str(self.path / "concept"),
+            found=all(step.found for step in record.steps.values()),
+            seconds={name: step.seconds for name, step in record.steps.items()},
+            scores=record.scores,
+            notes=record.notes,
+            tracking=record.tracking,
+        )
+
+    def finished(self, config: RunConfig, store: ArtifactStore) -> RunRecord | None:
+        """The record of this run where nothing is left to do: all artifacts stand, all outputs are there."""
+        record = self.record()
+        if record is None or record.status != "done" or record.fingerprint != fingerprint(config):
+            return None
+        result = self.result(record)
+        if not all(Path(path).exists() for path in (result.report, result.lora)):
+            return None
+        try:
+            for step in record.steps.values():
+                store.get(step.ref)
+        except ArtifactError:
+            return None
+        found = {name: step.model_copy(update={"found": True, "seconds": 0.0}) for name, step in record.steps.items()}
+        return record.model_copy(update={"steps": found})
+
+
+def all_runs(state: StateFolder) -> Iterator[RunRecord]:
+    """All runs that can be read, oldest first."""
+    records = [RunFolder(state, path.name).record() for path in state.runs.iterdir() if path.is_dir()]
+    yield from sorted((record for record in records if record), key=lambda record: record.started)
+
+
+def find_run(state: StateFolder, name: str) -> RunFolder:
+    """A run by its name, a unique beginning of it, or its folder.
+
+    Raises:
+        InputError: none, or several.
+    """
+    name = Path(name).name
+    names = [path.name for path in sorted(state.runs.iterdir()) if path.is_dir()]
+    found = [name] if name in names else [other for other in names if other.startswith(name)]
+    if len(found) != 1:
+        near = ", ".join(found or names[-5:]) or "no runs yet"
+        raise InputError(f"{'several runs' if found else 'no run'} named {name}", expected=f"one of {near}")
+    return RunFolder(state, found[0])
+
+
+def mean_scores(store: ArtifactStore, ref: ArtifactRef) -> dict[str, dict[str, float]]:
+    """Row to metric to mean, where there is one."""
+    loaded = json.loads((store.folder(ref) / SUMMARY_FILE).read_text(encoding="utf-8"))
+    return {
+        row: {name: cell["mean"] for name, cell in cells.items() if cell["mean"] is not None}
+        for row, cells in loaded["rows"].items()
+    }
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _wanted(folder: Path, step: str) -> Iterator[tuple[Path, str]]:
+    if step == "report":
+        yield from ((folder / name, name) for name in (REPORT_FILE, SHEET_FILE))
+    elif step == "concept":
+        yield from ((path, f"concept/{path.name}") for path in folder.iterdir() if path.name != "manifest.json")
+    elif step.startswith("generate-"):
+        yield from ((path, f"samples/{step[9:]}/{path.name}") for path in folder.glob("*.mp4"))
+    elif step.startswith("train-"):
+        yield from ((path, f"previews/{step[6:]}/{path.name}") for path in folder.glob(f"{PREVIEWS}/*.mp4"))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)

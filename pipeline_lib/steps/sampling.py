@@ -1,0 +1,69 @@
+"""Sampling many videos one by one, so that a kill loses at most the one being made."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline_lib.errors import StopRequested
+from pipeline_lib.generation.sample import SamplingSettings, generate
+from pipeline_lib.steps.step import StepContext
+from pipeline_lib.storage import write_atomic
+
+
+class Order(NamedTuple):
+    """One video to make: the prompt as the model reads it, its seed, its negative prompt ("" is the default)."""
+
+    prompt: str
+    seed: int
+    negative: str = ""
+
+
+def user_sampling(context: StepContext) -> SamplingSettings:
+    """The base's own way to sample with the config's changes."""
+    asked, settings = context.config.samples, SamplingSettings.of(context.base.spec)
+    return dataclasses.replace(
+        settings,
+        num_inference_steps=asked.num_inference_steps or settings.num_inference_steps,
+        guidance_scale=asked.guidance_scale or settings.guidance_scale,
+        negative_prompt=asked.negative_prompt or settings.negative_prompt,
+    )
+
+
+def sample_all(
+    context: StepContext, step: str, orders: Sequence[Order], settings: SamplingSettings, scratch: Path
+) -> list[NDArray[np.uint8]]:
+    """Makes videos with whatever is attached to the base; finished ones are kept in `scratch`.
+
+    Args:
+        context: base, progress, stop.
+        step: name for the progress.
+        orders: what to make.
+        settings: how.
+        scratch: folder of this key that survives kills.
+
+    Returns:
+        One (t, h, w, 3) uint8 array for each order.
+
+    Raises:
+        StopRequested: a stop was asked for.
+    """
+    videos = []
+    for index, order in enumerate(orders):
+        path = scratch / f"{index:04d}.npy"
+        if not path.is_file():
+            if context.stop():
+                raise StopRequested(f"stopped after {index} of {len(orders)} videos; run again to go on from there")
+            chosen = dataclasses.replace(settings, negative_prompt=order.negative or settings.negative_prompt)
+            content = io.BytesIO()
+            np.save(content, generate(context.base, order.prompt, order.seed, chosen), allow_pickle=False)
+            write_atomic(path, content.getvalue())
+        videos.append(np.load(path, allow_pickle=False))
+        context.progress(step, index + 1, len(orders))
+    return videos

@@ -1,0 +1,77 @@
+"""Loaded models, kept while a process lives: importing and loading them costs more than many a step."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.registry import open_base, open_encoder
+from pipeline_lib.run_config import RunConfig, TrainingSection
+
+if TYPE_CHECKING:
+    from pipeline_lib.features.encoders import ImageTextEncoder
+    from pipeline_lib.models.base import BaseModel
+
+
+class ModelShelf:
+    """At most one base and one encoder, opened on first use.
+
+    Args:
+        locks: folder of the device locks; one process trains on a GPU at a time.
+    """
+
+    def __init__(self, locks: Path) -> None:
+        self._locks = locks
+        self._held = ExitStack()
+        self._base: tuple[tuple[str, ...], BaseModel] | None = None
+        self._encoder: tuple[tuple[Path, str], ImageTextEncoder] | None = None
+
+    def base(self, config: RunConfig) -> BaseModel:
+        """The base of a run; another one than before replaces it."""
+        device, dtype = resolve_device(config.training)
+        wanted = (config.base.source, config.base.revision, device, dtype)
+        if self._base is None or self._base[0] != wanted:
+            self.clear()
+            if device != "cpu":
+                from pipeline_lib.processes.locks import device_lock
+
+                self._held.enter_context(device_lock(device, self._locks))
+            self._base = (wanted, open_base(config, device, dtype))
+        return self._base[1]
+
+    def encoder(self, folder: Path, device: str) -> ImageTextEncoder:
+        """The image-text encoder in a folder."""
+        if self._encoder is None or self._encoder[0] != (folder, device):
+            self._encoder = ((folder, device), open_encoder(folder, device))
+        return self._encoder[1]
+
+    def clear(self) -> None:
+        """Drops the models and lets the device go."""
+        self._base = self._encoder = None
+        self._held.close()
+
+
+def resolve_device(training: TrainingSection) -> tuple[str, str]:
+    """Device and dtype of a run, "auto" resolved for this machine.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    import torch
+
+    device = training.device
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"training.device: there is no {device}", got=f"{torch.cuda.device_count()} CUDA devices", fix="use cpu"
+            )
+        device = f"cuda:{index}"
+    dtype = training.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    return device, dtype

@@ -1,0 +1,129 @@
+"""Train: one stage of a method, from its last checkpoint where there is one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline_lib.media.write import write_video
+from pipeline_lib.methods.method import Method, StageInputs
+from pipeline_lib.records import ArtifactRef, Prompt, StageSpec, StepRecord
+from pipeline_lib.seeding import derived_seed
+from pipeline_lib.steps.caption import load_captions
+from pipeline_lib.steps.generate import filled, learned_words
+from pipeline_lib.steps.layout import LOSSES_FILE, PREVIEWS, SPEC_FILE
+from pipeline_lib.steps.sampling import Order, sample_all, user_sampling
+from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
+from pipeline_lib.storage import write_atomic
+from pipeline_lib.training.checkpoint import Checkpoints, as_json_lines
+from pipeline_lib.training.data import PriorData, TrainingData
+from pipeline_lib.training.loop import run_stage
+from pipeline_lib.training.stage import Stage
+
+STAGE_VERSION = 1
+KIND = "stage"
+WHOLE_BATCH = 1_000_000
+
+
+def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef]) -> StepResult:
+    """Trains a stage and writes its factors, its curve, its spec and its previews.
+
+    Args:
+        context: where and how.
+        spec: as the method planned it.
+        inputs: `data`, `captions`, and where there are such `prior` and `after`, the stage before.
+    """
+    every = preview_interval(context)
+    recipe = Recipe(
+        step=f"train-{spec.name}",
+        kind=KIND,
+        version=STAGE_VERSION,
+        inputs=[inputs[name] for name in ("data", "prior", "after") if name in inputs],
+        settings={"spec": spec.model_dump(mode="json"), "preview_every": every},
+        extra=context.base_facts(),
+    )
+
+    def make(folder: Path, key: str) -> dict[str, float]:
+        method = context.method.method
+        scratch = context.store.work_folder(KIND, key)
+        previews = scratch / PREVIEWS
+        stage = _build(context, method, spec, inputs)
+        try:
+            tell = _teller(context, stage, inputs["captions"], previews, every)
+            checkpoints = Checkpoints(scratch, context.config.training.checkpoint_every)
+            history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop)
+            figures = method.finish(stage, folder)
+        finally:
+            method.release(stage)
+            context.base.set_gradient_checkpointing(False)
+        write_atomic(folder / LOSSES_FILE, as_json_lines(history))
+        write_atomic(folder / SPEC_FILE, spec.model_dump_json(indent=1))
+        for video in sorted(previews.glob("*.mp4")):
+            (folder / PREVIEWS).mkdir(exist_ok=True)
+            (folder / PREVIEWS / video.name).write_bytes(video.read_bytes())
+        return {**figures, **_last(history)}
+
+    return find_or_build(context, recipe, make)
+
+
+def preview_interval(context: StepContext) -> int:
+    """Steps between previews, 0 for none: the config's, up to a whole number of checkpoints.
+
+    A preview is made at a checkpoint, so that a resumed run makes the same ones.
+    """
+    training = context.config.training
+    return math.ceil(training.preview_every / training.checkpoint_every) * training.checkpoint_every
+
+
+def _build(context: StepContext, method: Method, spec: StageSpec, inputs: dict[str, ArtifactRef]) -> Stage:
+    store = context.store
+    context.base.free_encoders()  # latents and text are cached; a preview loads them again
+    context.base.set_gradient_checkpointing(context.config.training.gradient_checkpointing)
+    return method.build(
+        spec,
+        context.base,
+        StageInputs(
+            data=TrainingData.load(store.folder(inputs["data"])),
+            prior=PriorData.load(store.folder(inputs["prior"])) if "prior" in inputs else None,
+            previous=store.folder(inputs["after"]) if "after" in inputs else None,
+            seed=context.config.seed,
+            micro_batch=context.micro_batch or WHOLE_BATCH,
+        ),
+    )
+
+
+def _teller(
+    context: StepContext, stage: Stage, captions: ArtifactRef, previews: Path, every: int
+) -> Callable[[StepRecord], None]:
+    step_name = f"train-{stage.spec.name}"
+
+    def tell(record: StepRecord) -> None:
+        metrics = {name: round(value, 8) for name, value in record.metrics.items()}
+        seconds = round(record.seconds, 4)
+        context.progress(step_name, record.step, record.steps, metrics=metrics, seconds=seconds)
+        if every and record.step % every == 0:
+            video = previews / f"{record.step:06d}.mp4"
+            if not video.is_file():
+                _preview(context, stage, captions, video)
+                context.emit({"event": "preview", "step": step_name, "at": record.step, "path": str(video)})
+
+    return tell
+
+
+def _preview(context: StepContext, stage: Stage, captions: ArtifactRef, video: Path) -> None:
+    spoken = load_captions(context.store, captions)[0]
+    prompt = Prompt(text=spoken.full_prompt("{subject}"), kind="reconstruction")
+    order = Order(filled(context, prompt, spoken), derived_seed(context.config.seed, "preview"))
+    scratch = video.with_suffix(".frames")
+    scratch.mkdir(parents=True, exist_ok=True)
+    if stage.vectors:
+        context.method.method.finish(stage, scratch)  # writes the learned words, among others
+    with stage.adapter.evaluating(), learned_words(context, scratch):
+        frames = sample_all(context, "preview", [order], user_sampling(context), scratch)[0]
+    write_video(frames, video, context.base.spec.frame_rules.frames_per_second)
+
+
+def _last(history: list[StepRecord]) -> dict[str, float]:
+    final = next((record.metrics for record in reversed(history) if "validation_loss" in record.metrics), {})
+    return {name: final[name] for name in ("loss", "validation_loss") if name in final}

@@ -1,0 +1,175 @@
+"""One MLflow experiment: reached, made when missing, its database prepared once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+from filelock import FileLock
+
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.tracking.tracker import DIGEST_TAG
+
+# "host pid start": who writes a run; a run left open by a process that is gone can be told by it.
+WRITER_TAG = "mannerism.writer"
+STAGE_TAG = "mannerism.stage"
+_SQLITE = "sqlite:////"
+# No usage statistics, no code from models, nothing on standard output (a command may print JSON there).
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client and the experiment it writes to."""
+
+    client: Any
+    uri: str
+    experiment_id: str
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process of this machine looks up and opens runs in the same database meanwhile."""
+        with database_lock(self.uri):
+            yield
+
+    def find(self, filter_string: str) -> list[Any]:
+        """All runs of the experiment that match, the latest first."""
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], filter_string, order_by=["attributes.start_time DESC"], page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def find_run(self, digest: str) -> str:
+        """The id of the latest run with a digest, or an empty text."""
+        runs = self.find(f"tags.`{DIGEST_TAG}` = '{quotable(digest)}'")
+        return str(runs[0].info.run_id) if runs else ""
+
+
+def connect(uri: str, experiment: str, artifact_location: str | Path) -> Connection:
+    """Reaches an experiment; makes the database and the experiment when they are missing.
+
+    Safe for many processes on a fresh database at once. MLflow's usage statistics are off.
+
+    Args:
+        uri: `sqlite:////absolute/path.db`, or a server's http address.
+        experiment: its name.
+        artifact_location: an absolute folder or uri; empty leaves it to the server.
+
+    Returns:
+        The connection.
+
+    Raises:
+        ConfigError: the uri is not one of the two kinds.
+    """
+    os.environ.update(_QUIET)  # MLflow reads them when it is imported
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    if not uri.startswith((_SQLITE, "http://", "https://")):
+        raise ConfigError(
+            "the tracking uri cannot be used", got=uri, expected="sqlite:////absolute/path.db or http://host:port"
+        )
+    with database_lock(uri):
+        if uri.startswith(_SQLITE):
+            with closing(sqlite3.connect(_database(uri))) as database:
+                # Readers and the writer do not block each other; the mode stays with the file.
+                database.execute("PRAGMA journal_mode=WAL")
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)  # registering a model looks it up here, whatever the client's own uri
+        client = mlflow.MlflowClient(uri)
+        return Connection(client, uri, _experiment_id(client, experiment, artifact_location))
+
+
+@contextmanager
+def database_lock(uri: str) -> Iterator[None]:
+    """Held by one process per SQLite file; a server needs none."""
+    if not uri.startswith(_SQLITE):
+        yield
+        return
+    path = _database(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        yield
+
+
+def writer() -> str:
+    """This process, as `WRITER_TAG` tells it."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def close_dangling(connection: Connection) -> list[str]:
+    """Closes runs left open by processes of this machine that are gone.
+
+    Args:
+        connection: from :func:`connect`.
+
+    Returns:
+        The ids of the runs that were closed, with status KILLED.
+    """
+    closed = []
+    with connection.alone():
+        for run in connection.find("attributes.status = 'RUNNING'"):
+            if _is_gone(run.data.tags.get(WRITER_TAG, "")):
+                connection.client.set_terminated(run.info.run_id, "KILLED")
+                closed.append(str(run.info.run_id))
+    return closed
+
+
+def quotable(text: str) -> str:
+    """A value for MLflow's filter language, which has no escapes."""
+    if not text or any(mark in text for mark in "'\"`\\\n"):
+        raise ValueError(f"{text!r} cannot be searched for")
+    return text
+
+
+def _database(uri: str) -> Path:
+    return Path("/" + uri.removeprefix(_SQLITE))
+
+
+def _experiment_id(client: Any, name: str, artifact_location: str | Path) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = str(artifact_location)
+        if place and "://" not in place and not place.startswith("mlflow-artifacts:"):
+            place = Path(place).resolve().as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=place or None))
+        except MlflowException as error:  # behind a server, another machine may be quicker
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise error
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _is_gone(tag: str) -> bool:
+    host, _, process = tag.partition(" ")
+    pid, _, start = process.partition(" ")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        running = psutil.Process(int(pid))
+        return f"{running.create_time():.2f}" != start or running.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

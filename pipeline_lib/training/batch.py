@@ -1,0 +1,109 @@
+"""What one optimizer step trains on: drawn from counters, before the forward, sample by sample.
+
+A sample's draw depends on (seed, stage, step, index) alone. So micro-batches of any size, a resumed run
+and a recomputed forward see the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.flow_matching import logit_normal_sigma
+from pipeline_lib.seeding import generator
+from pipeline_lib.training.data import LatentSet, TextBank
+from pipeline_lib.training.text import draw_hidden
+
+Origin = Literal["concept", "prior"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One drawn training sample, on the CPU.
+
+    Attributes:
+        origin: whose data it is.
+        clean: latents, (c, t, h, w).
+        noise: of the same shape.
+        sigma: a scalar tensor in (0, 1).
+        row: row of its text bank.
+        hidden: token positions to pad out (cheap masking only).
+        weight: of its squared error in the step's loss.
+    """
+
+    origin: Origin
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    row: int
+    hidden: tuple[int, ...]
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceDraw:
+    """How samples are drawn from one source.
+
+    Attributes:
+        origin: concept or prior.
+        latents: what is drawn from.
+        text: its prompts.
+        count: samples a step.
+        weight: of the source's mean in the loss.
+        sigma_shift: of the base's training density.
+        pad_probability: token dropping on the encoder's output (cheap mode); 0 where variants do it.
+    """
+
+    origin: Origin
+    latents: LatentSet
+    text: TextBank
+    count: int
+    weight: float
+    sigma_shift: float
+    pad_probability: float = 0.0
+
+    def draw(self, seed: int, stage: str, step: int) -> list[Sample]:
+        """The source's samples of one step."""
+        return [self._sample(generator(seed, f"{stage}/{self.origin}", step, i), step, i) for i in range(self.count)]
+
+    def _sample(self, draw: torch.Generator, step: int, index: int) -> Sample:
+        prompts = self.latents.prompt
+        owners = prompts.unique()  # sources take turns, however many windows each has
+        mine = torch.nonzero(prompts == owners[(step * self.count + index) % len(owners)]).flatten()
+        at = int(mine[int(torch.randint(len(mine), (1,), generator=draw))])
+        variant = int(torch.randint(1, self.text.variants, (1,), generator=draw)) if self.text.variants > 1 else 0
+        sigma = logit_normal_sigma(draw, 1, self.sigma_shift)[0]
+        clean = self.latents.latents[at]
+        noise = torch.randn(clean.shape, generator=draw)
+        prompt = int(prompts[at])
+        hidden = draw_hidden(self.text.token_counts[prompt], self.pad_probability, draw) if self.pad_probability else ()
+        row = self.text.row(prompt, variant)
+        return Sample(self.origin, clean, noise, sigma, row, hidden, self.weight / self.count)
+
+
+def micro_batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    """Consecutive parts of at most `size` samples; concept and prior may share one."""
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def coefficient_masks(
+    shapes: dict[str, torch.Size], keep: float, rescale: bool, draw: torch.Generator
+) -> dict[str, Tensor]:
+    """One dropout mask per module for one step (Set-and-Sequence, section 4.3: `B' = B ⊙ M`).
+
+    Args:
+        shapes: module path to the shape of its coefficient matrix.
+        keep: probability that an element stays.
+        rescale: divides what stays by `keep` (inverted dropout); the paper does not say.
+        draw: one generator, walked in the order of the sorted paths.
+
+    Returns:
+        Module path to a float32 mask of that shape.
+    """
+    scale = 1 / keep if rescale else 1.0
+    return {path: (torch.rand(shapes[path], generator=draw) < keep).float() * scale for path in sorted(shapes)}

@@ -1,0 +1,152 @@
+"""What a stage trains on, encoded once: latents of frames and clips, and text with its masked variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline_lib.errors import ArtifactError
+from pipeline_lib.models.base import Conditioning
+from pipeline_lib.storage.tensors import save_tensors
+
+SUBJECT_TOKEN = "subject"
+MOTION_TOKEN = "motion"
+
+
+@dataclass(frozen=True)
+class TextBank:
+    """Encoded prompts. Each prompt owns `variants` consecutive rows; the first of them is the whole prompt.
+
+    The others hide random tokens (text-token masking). `learned` tells, for each learned word and each
+    row, at which token positions its vector goes; hidden positions are left out.
+    """
+
+    prompts: tuple[str, ...]
+    variants: int
+    conditioning: Conditioning
+    learned: Mapping[str, tuple[tuple[int, ...], ...]]
+    token_counts: tuple[int, ...]
+
+    def row(self, prompt: int, variant: int = 0) -> int:
+        """Row of a prompt's variant."""
+        return prompt * self.variants + variant
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Latents of one shape, each with the index of its prompt.
+
+    `latents` is (n, c, t, h, w), `prompt` (n,) int64.
+    """
+
+    latents: Tensor
+    prompt: Tensor
+
+    def __len__(self) -> int:
+        return int(self.latents.shape[0])
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a run's stages train on.
+
+    Attributes:
+        frames: the unordered set of Stage I, one-frame clips, with static prompts.
+        held_out_frames: frames of the same clips that no stage sees; may be empty.
+        windows: clips of the base's own length, in order; empty where only images were given.
+        frame_text: static prompts, one per source.
+        clip_text: static and dynamic prompts, one per source.
+    """
+
+    frames: LatentSet
+    held_out_frames: LatentSet
+    windows: LatentSet
+    frame_text: TextBank
+    clip_text: TextBank
+
+    def save(self, folder: Path) -> None:
+        """Writes `latents.safetensors`, `frame_text.*` and `clip_text.*`."""
+        tensors = {}
+        for name in ("frames", "held_out_frames", "windows"):
+            part: LatentSet = getattr(self, name)
+            tensors[f"{name}.latents"], tensors[f"{name}.prompt"] = part.latents, part.prompt
+        save_tensors(folder / "latents.safetensors", tensors)
+        save_text(self.frame_text, folder, "frame_text")
+        save_text(self.clip_text, folder, "clip_text")
+
+    @staticmethod
+    def load(folder: Path) -> TrainingData:
+        """Reads what :meth:`save` wrote."""
+        tensors = _read(folder / "latents.safetensors")
+        frames, held_out, windows = (
+            LatentSet(tensors[f"{name}.latents"], tensors[f"{name}.prompt"])
+            for name in ("frames", "held_out_frames", "windows")
+        )
+        return TrainingData(frames, held_out, windows, load_text(folder, "frame_text"), load_text(folder, "clip_text"))
+
+
+@dataclass(frozen=True)
+class PriorData:
+    """The prior-preservation set: the base's own clips and their frames, with their prompts."""
+
+    frames: LatentSet
+    clips: LatentSet
+    text: TextBank
+
+    def save(self, folder: Path) -> None:
+        """Writes `prior.safetensors` and `text.*`."""
+        save_tensors(
+            folder / "prior.safetensors",
+            {
+                "frames.latents": self.frames.latents,
+                "frames.prompt": self.frames.prompt,
+                "clips.latents": self.clips.latents,
+                "clips.prompt": self.clips.prompt,
+            },
+        )
+        save_text(self.text, folder, "text")
+
+    @staticmethod
+    def load(folder: Path) -> PriorData:
+        """Reads what :meth:`save` wrote."""
+        tensors = _read(folder / "prior.safetensors")
+        frames = LatentSet(tensors["frames.latents"], tensors["frames.prompt"])
+        clips = LatentSet(tensors["clips.latents"], tensors["clips.prompt"])
+        return PriorData(frames, clips, load_text(folder, "text"))
+
+
+def empty_set(like: Tensor) -> LatentSet:
+    """A set of no latents, of the shape of `like` (n, c, t, h, w) otherwise."""
+    return LatentSet(like[:0].clone(), torch.zeros(0, dtype=torch.long))
+
+
+def save_text(bank: TextBank, folder: Path, name: str) -> None:
+    """Writes a bank as `NAME.safetensors` and `NAME.json`."""
+    save_tensors(folder / f"{name}.safetensors", bank.conditioning.tensors)
+    facts = {
+        "prompts": bank.prompts,
+        "variants": bank.variants,
+        "learned": bank.learned,
+        "token_counts": bank.token_counts,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+
+def load_text(folder: Path, name: str) -> TextBank:
+    """Reads what :func:`save_text` wrote."""
+    facts = json.loads((folder / f"{name}.json").read_text())
+    learned = {word: tuple(tuple(row) for row in rows) for word, rows in facts["learned"].items()}
+    conditioning = Conditioning(_read(folder / f"{name}.safetensors"))
+    return TextBank(tuple(facts["prompts"]), facts["variants"], conditioning, learned, tuple(facts["token_counts"]))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; encode again")
+    return load_file(path)

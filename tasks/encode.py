@@ -1,0 +1,13 @@
+"""Clips and captions become latents and text conditioning."""
+
+from __future__ import annotations
+
+from pipeline_lib.steps.step import StepResult
+from tasks.session import current_session
+from tasks.stage_task import stage_task
+
+
+@stage_task
+def encode(clips: StepResult, captions: StepResult) -> StepResult:
+    """Encodes once for all stages."""
+    return current_session().step("encode", {"clips": clips, "captions": captions})

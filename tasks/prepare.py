@@ -1,0 +1,13 @@
+"""Files become clips at the base's size and rate."""
+
+from __future__ import annotations
+
+from pipeline_lib.steps.step import StepResult
+from tasks.session import current_session
+from tasks.stage_task import stage_task
+
+
+@stage_task
+def prepare() -> StepResult:
+    """Decodes and fits the inputs."""
+    return current_session().step("prepare", {})

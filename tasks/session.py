@@ -1,0 +1,215 @@
+"""One run as its parent process sees it: the worker child, the tracker, what has been found or made.
+
+A session holds a process, so it is no task parameter: tasks ask :func:`current_session`. The flow opens
+one, or goes on with the one that the command line opened beforehand, so that the worker loads while
+Prefect's server starts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pipeline_lib.errors import PipelineError, ResourceError, WorkerError
+from pipeline_lib.processes.worker_child import WorkerChild
+from pipeline_lib.records import Record
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.plan import RunPlan
+from pipeline_lib.steps.run_folder import RunFolder, RunRecord, RunResult, run_identity
+from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.steps.step import StepResult
+from pipeline_lib.tracking import DIGEST_TAG, NullTracker, Tracker
+
+STALL_SECONDS = 3600.0
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class RunSession:
+    """A run from its first check to its last file.
+
+    Args:
+        config: of the run.
+        state: the state folder.
+        on_event: told about every event of the worker.
+
+    Attributes:
+        finished: the record of an equal run where nothing is left to do: then no worker is started and
+            nothing is tracked.
+        folder: the run folder.
+        steps: results so far, by step.
+
+    Raises:
+        InputError: the inputs cannot be used.
+    """
+
+    def __init__(self, config: RunConfig, state: StateFolder, on_event: OnEvent = lambda _event: None) -> None:
+        self.config, self.state = config, state
+        self.store = state.store
+        self.folder = RunFolder(state, run_identity(config))
+        self.finished = self.folder.finished(config, self.store)
+        self.steps: dict[str, StepResult] = {}
+        self._on_event = on_event
+        self._micro_batch, self._shrunk = config.training.micro_batch, False
+        self._record: RunRecord | None = None
+        self._background = ThreadPoolExecutor(max_workers=2, thread_name_prefix="session")
+        self._tracker: Future[Tracker] | None = None
+        self._first: Future[dict[str, Any]] | None = None
+        command = [sys.executable, "-m", "pipeline_lib.worker", str(state.root)]
+        self._worker = WorkerChild(command, log_path=self.folder.log, stall_seconds=STALL_SECONDS)
+
+    def start(self) -> None:
+        """Starts what takes long, without waiting: the worker on its first step, and the tracker."""
+        if self.finished is None and self._record is None:
+            self._record = self.folder.begin(self.config)
+            self._first = self._background.submit(self._request, "prepare", {}, self._on_event)
+            self._tracker = self._background.submit(self._open_tracker)
+
+    def step(
+        self, name: str, refs: Mapping[str, StepResult], on_event: OnEvent | None = None, **more: Record
+    ) -> StepResult:
+        """The result of a step: known without asking anybody, or the worker's.
+
+        Args:
+            name: of the step; stages are `train-<stage>`.
+            refs: earlier results that it needs, by the names that the step gives them.
+            on_event: told about this step's events, besides the session's own listener.
+            **more: records that it needs: `plan`, `spec`.
+
+        Raises:
+            PipelineError: what went wrong in the worker.
+        """
+        if self.finished is not None:
+            result = self.finished.steps[name]
+        else:
+            verb = "train" if name.startswith("train-") else name
+            result = StepResult.model_validate(self._ask(verb, refs, on_event, **more))
+        self.steps[name] = result
+        return result
+
+    def plan(self, clips: StepResult) -> RunPlan:
+        """What the run will train."""
+        if self.finished is not None and self.finished.plan is not None:
+            return self.finished.plan
+        return RunPlan.model_validate(self._ask("plan", {"clips": clips}, None))
+
+    @property
+    def tracker(self) -> Tracker:
+        """Where the run is written down; nowhere when all is found."""
+        return self._tracker.result() if self._tracker is not None else NullTracker()
+
+    def may_retry(self, error: BaseException) -> bool:
+        """Whether to try a failed step again: the worker died, or ran out of memory for the first time.
+
+        After running out of memory, training goes on with one sample in a forward.
+        """
+        if isinstance(error, WorkerError):
+            return self._worker.pid == 0  # a live worker answered: the fault is in the step
+        if isinstance(error, ResourceError) and "out of memory" in str(error) and not self._shrunk:
+            self._shrunk, self._micro_batch = True, 1
+            return True
+        return False
+
+    def collect(self, plan: RunPlan) -> None:
+        """Copies the outputs into the run folder."""
+        assert self._record is not None
+        self._record = self.folder.collect(self._record, plan, self.steps, self.store)
+
+    def finish(self) -> None:
+        """Notes that the run is done, and where it is written down."""
+        assert self._record is not None
+        run = self.tracker.run_id
+        tracking = {"uri": self.state.mlflow_uri, "run": run, "url": self.tracker.url} if run else {}
+        self._record = self.folder.finish(self._record.model_copy(update={"tracking": tracking}))
+
+    def result(self) -> RunResult:
+        """What the finished run hands back."""
+        record = self.finished or self._record
+        assert record is not None
+        return self.folder.result(record)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends worker and tracker; notes a failure in the run folder."""
+        self._worker.close()
+        if error is not None and self._record is not None:
+            self._record = self._record.model_copy(update={"status": "failed", "error": str(error)})
+            with suppress(PipelineError):  # a full disk is likely what failed
+                self.folder.write(self._record)
+        if self._tracker is not None:
+            killed = error is not None and not isinstance(error, Exception)
+            self.tracker.end("KILLED" if killed else "FAILED" if error else "FINISHED")
+        self._background.shutdown()
+
+    def _ask(
+        self, verb: str, refs: Mapping[str, StepResult], on_event: OnEvent | None, **more: Record
+    ) -> dict[str, Any]:
+        def tell(event: dict[str, Any]) -> None:
+            self._on_event(event)
+            if on_event is not None:
+                on_event(event)
+
+        self.start()
+        first, self._first = self._first, None
+        if first is not None:
+            reply = first.result()
+            if verb == "prepare":
+                return reply
+        arguments = {name: record.model_dump(mode="json") for name, record in more.items()}
+        arguments["refs"] = {name: result.ref.model_dump() for name, result in refs.items()}
+        return self._request(verb, arguments, tell)
+
+    def _request(self, verb: str, arguments: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        config = self.config.model_dump(mode="json")
+        payload = {"config": config, "arguments": arguments, "micro_batch": self._micro_batch}
+        return self._worker.request(verb, payload, on_event)
+
+    def _open_tracker(self) -> Tracker:
+        if not self.config.tracking.mlflow:
+            return NullTracker()
+        from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
+
+        tracker = MlflowTracker(self.state.mlflow_uri, self.config.tracking.experiment, self.state.mlflow_artifacts)
+        tracker.close_dangling()
+        tracker.start_run(
+            self.config.concept_name,
+            {DIGEST_TAG: self.folder.run_id},
+            self.config.model_dump(mode="json", exclude={"tracking"}),
+        )
+        return tracker
+
+
+_open: list[RunSession] = []  # one run per process; tasks run in the flow's own thread
+
+
+def current_session() -> RunSession:
+    """The session of the running flow."""
+    assert _open, "a task runs inside a flow that opened a session"
+    return _open[-1]
+
+
+@contextmanager
+def run_session(config: RunConfig) -> Iterator[RunSession]:
+    """The session that was opened beforehand for this config, else a fresh one, closed at the end."""
+    if _open and _open[-1].config == config:
+        yield _open[-1]
+        return
+    with opened(RunSession(config, StateFolder.open())) as session:
+        yield session
+
+
+@contextmanager
+def opened(session: RunSession) -> Iterator[RunSession]:
+    """Makes a session the current one, starts it, and closes it at the end."""
+    _open.append(session)
+    error: BaseException | None = None
+    try:
+        session.start()
+        yield session
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _open.remove(session)
+        session.close(error)

@@ -1,0 +1,19 @@
+"""One training stage."""
+
+from __future__ import annotations
+
+from pipeline_lib.records import StageSpec
+from pipeline_lib.steps.step import StepResult
+from tasks.session import current_session
+from tasks.stage_task import stage_task
+from tasks.watch import StageWatch
+
+
+@stage_task
+def train(spec: StageSpec, inputs: dict[str, StepResult]) -> StepResult:
+    """Trains the stage in the worker; its steps become progress and metrics on the way."""
+    session = current_session()
+    watch = StageWatch(session.tracker, spec)
+    result = session.step(f"train-{spec.name}", inputs, watch.on_event, spec=spec)
+    watch.finish(result, session.store.folder(result.ref))
+    return result

@@ -1,0 +1,140 @@
+"""Tables from scores: hand-made cases, the interval's coverage, and the refusal to mix encoders."""
+
+import numpy as np
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.metrics import ScoredSample, paired_differences, summary
+from pipeline_lib.metrics.aggregate import bootstrap_interval
+from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
+
+
+def _sample(row: str, prompt: str, seed: int, encoder: str = "clip", **values: float | None) -> ScoredSample:
+    scores = tuple(
+        to_score(name, Measurement(value, "" if value is not None else "no such thing"), Trace(encoder=encoder))
+        for name, value in values.items()
+    )
+    return ScoredSample(row=row, prompt=prompt, kind="local", seed=seed, scores=scores)
+
+
+def test_means_missing_values_and_best_of_seeds_by_hand() -> None:
+    samples = [
+        _sample("base", "a", 0, clip_i=0.2, mse=0.5),
+        _sample("base", "a", 1, clip_i=0.4, mse=0.1),
+        _sample("base", "b", 0, clip_i=0.6, mse=None),
+        _sample("ceiling", "a", 0, clip_i=0.9, mse=None),
+    ]
+    table = summary(samples)
+    assert list(table) == ["base", "ceiling"]
+    assert list(table["base"]) == ["clip_i", "mse"], "the catalog's order"
+    cell = table["base"]["clip_i"]
+    assert cell.mean == pytest.approx(0.4)
+    assert cell.best_of_seeds == pytest.approx((0.4 + 0.6) / 2)
+    assert (cell.num_samples, cell.num_missing) == (3, 0)
+    errors = table["base"]["mse"]
+    assert errors.mean == pytest.approx(0.3)
+    assert errors.best_of_seeds == pytest.approx(0.1)
+    assert (errors.num_samples, errors.num_missing, errors.reason) == (2, 1, "no such thing")
+    missing = table["ceiling"]["mse"]
+    assert (missing.mean, missing.low, missing.high, missing.best_of_seeds) == (None, None, None, None)
+    assert missing.reason == "no such thing"
+    assert (table["ceiling"]["clip_i"].low, table["ceiling"]["clip_i"].high) == (None, None)
+
+
+def test_closer_metrics_have_no_best_seed() -> None:
+    table = summary([_sample("base", "a", seed, dynamic_degree_dis=float(seed)) for seed in (0, 1)])
+    assert table["base"]["dynamic_degree_dis"].best_of_seeds is None
+
+
+def test_the_interval_of_equal_values_is_that_value() -> None:
+    assert bootstrap_interval({("", str(index), 0): 0.25 for index in range(5)}, 0) == (0.25, 0.25)
+    assert bootstrap_interval({("", str(index), 0): 0.25 for index in range(4)}, 0) is None
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0).normal(0, 1, (300, 30))
+    hits = 0
+    for index, row in enumerate(draws):
+        low, high = bootstrap_interval({("", f"{place:02d}", 0): value for place, value in enumerate(row)}, index)
+        hits += low <= 0 <= high
+    assert 0.89 <= hits / len(draws) <= 0.98
+
+
+def test_seeds_of_one_prompt_are_drawn_together() -> None:
+    """Six prompts whose seeds agree hold six observations, however many seeds there are."""
+    values = {("", prompt, seed): float(ord(prompt)) for prompt in "abcdef" for seed in range(50)}
+    lone = {("", prompt, 0): float(ord(prompt)) for prompt in "abcdef"}
+    assert bootstrap_interval(values, 0) == pytest.approx(bootstrap_interval(lone, 0))
+    one_prompt = {("", "a", seed): float(seed % 2) for seed in range(100)}
+    low, high = bootstrap_interval(one_prompt, 0)
+    assert 0.35 < low < 0.45
+    assert 0.55 < high < 0.65
+
+
+def test_several_concepts_are_the_units() -> None:
+    values = {(concept, prompt, 0): float(ord(concept)) for concept in "uvwxyz" for prompt in "abcdef"}
+    lone = {(concept, "", 0): float(ord(concept)) for concept in "uvwxyz"}
+    assert bootstrap_interval(values, 0) == pytest.approx(bootstrap_interval(lone, 0))
+    two_concepts = {(concept, prompt, 0): 0.0 for concept in "uv" for prompt in "abcdef"}
+    assert bootstrap_interval(two_concepts, 0) is None
+
+
+def test_the_order_of_samples_changes_nothing() -> None:
+    draws = np.random.default_rng(1).uniform(0, 1, 12)
+    samples = [_sample("base", f"p{index % 4}", index, clip_i=value) for index, value in enumerate(draws)]
+    assert summary(samples) == summary(samples[::-1])
+    apart = {("", f"p{index}", 0): value for index, value in enumerate(draws)}
+    assert bootstrap_interval(apart, 1) != bootstrap_interval(apart, 0)
+
+
+def _pairs(differences: list[float], metric: str = "clip_i") -> list[ScoredSample]:
+    samples = []
+    for index, difference in enumerate(differences):
+        samples.append(_sample("base", f"p{index}", 0, **{metric: 0.3 + 0.05 * (index % 3)}))
+        samples.append(_sample("personalised", f"p{index}", 0, **{metric: 0.3 + 0.05 * (index % 3) + difference}))
+    return samples
+
+
+def test_a_paired_difference_is_seen_through_the_spread_of_prompts() -> None:
+    found = paired_differences(_pairs([0.02, 0.01, 0.015, 0.02, 0.012]), "personalised", "base")["clip_i"]
+    assert found.mean == pytest.approx(0.0154)
+    assert found.num_pairs == 5
+    assert not found.inside_noise
+    assert found.better is True
+    worse = paired_differences(_pairs([0.02, 0.01, 0.015, 0.02, 0.012], "mse"), "personalised", "base")["mse"]
+    assert worse.better is False
+
+
+def test_a_difference_inside_the_noise_is_neither_better_nor_worse() -> None:
+    noisy = paired_differences(_pairs([0.2, -0.2, 0.1, -0.15, 0.05]), "personalised", "base")["clip_i"]
+    assert noisy.inside_noise
+    assert noisy.better is None
+    lone = paired_differences(_pairs([0.2]), "personalised", "base")["clip_i"]
+    assert lone.inside_noise, "a single pair has no interval"
+    few = paired_differences(_pairs([0.2, 0.21, 0.2, 0.22]), "personalised", "base")["clip_i"]
+    assert few.inside_noise, "four of equal sign happen by luck too often"
+    assert few.num_units == 4
+    same = paired_differences(_pairs([0.0, 0.0, 0.0]), "personalised", "base")["clip_i"]
+    assert same.inside_noise
+
+
+def test_only_pairs_count() -> None:
+    samples = [*_pairs([0.1, 0.2]), _sample("personalised", "alone", 0, clip_i=0.9), _sample("base", "a", 7, mse=0.1)]
+    found = paired_differences(samples, "personalised", "base")
+    assert set(found) == {"clip_i"}
+    assert found["clip_i"].num_pairs == 2
+    assert paired_differences(samples, "personalised", "ceiling") == {}
+
+
+def test_encoders_are_never_mixed_in_one_column() -> None:
+    samples = [_sample("base", "a", 0, "clip", clip_i=0.1), _sample("personalised", "a", 0, "pocket", clip_i=0.9)]
+    for call in (lambda: summary(samples), lambda: paired_differences(samples, "personalised", "base")):
+        with pytest.raises(InputError, match="scores of clip_i come from different encoders"):
+            call()
+    unknown = [_sample("base", "a", 0, "clip", clip_i=0.1), _sample("personalised", "a", 0, "", clip_i=None)]
+    assert summary(unknown)["personalised"]["clip_i"].mean is None
+
+
+def test_two_samples_in_one_place_are_refused() -> None:
+    with pytest.raises(InputError, match="same concept, prompt and seed"):
+        summary([_sample("base", "a", 0, clip_i=0.1), _sample("base", "a", 0, clip_i=0.2)])

@@ -1,0 +1,146 @@
+"""Parts of the recipes: padding, batches, checkpoints, one real training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.pocket import base, clip_cache
+from pipeline_lib.pocket.base_data import LatentSource
+from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, TEXT_WIDTH, build_scheduler, build_transformer
+from pipeline_lib.pocket.framewise import build_autoencoder
+from pipeline_lib.pocket.latents_cache import LatentShard, encode_shard
+from pipeline_lib.pocket.orthogonal import Orthogonal, orthogonalise
+from pipeline_lib.pocket.pictures import natural_picture
+from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
+from pipeline_lib.pocket.text_padding import compress_padding, install_padded_attention
+from pipeline_lib.pocket.tokenizer import build_tokenizer
+from pipeline_lib.pocket.world_settings import FLOW_SHIFT
+from pipeline_lib.world.sampling import sample_scene, scene_generator
+
+
+@torch.no_grad()
+def test_one_weighted_zero_row_equals_the_stock_padding() -> None:
+    torch.manual_seed(0)
+    transformer = build_transformer().eval()
+    noisy, time = torch.randn(2, 16, 3, 8, 8), torch.tensor([300.0, 900.0])
+    mask = torch.tensor([[1] * 9, [1] * 4 + [0] * 5])
+    embeddings = torch.randn(2, 9, TEXT_WIDTH)
+    padded = torch.zeros(2, MAX_TEXT_TOKENS, TEXT_WIDTH)
+    padded[:, :9] = embeddings * mask[..., None]
+    stock = transformer(noisy, time, padded, return_dict=False)[0]
+    processor = install_padded_attention(transformer)
+    rows, processor.bias = compress_padding(embeddings, mask)
+    short = transformer(noisy, time, rows, return_dict=False)[0]
+    assert (stock - short).abs().max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def source() -> LatentSource:
+    made = LatentSource(Path("nowhere"), build_tokenizer(captions=300))
+    draw = torch.Generator().manual_seed(0)
+    made.shards[0] = LatentShard(
+        latents=torch.randn(6, 13, 16, 8, 8, generator=draw).half(),
+        occupancy=torch.rand(6, 13, 8, 8, generator=draw).half(),
+        scenes=tuple(sample_scene(5, index) for index in range(6)),
+    )
+    return made
+
+
+def test_batches_are_a_function_of_the_step(source: LatentSource) -> None:
+    first, again, other = source.batch(3, 4, False), source.batch(3, 4, False), source.batch(4, 4, False)
+    assert first.latents.shape == (4, 16, 13, 8, 8) and first.occupancy.shape == (4, 1, 13, 8, 8)
+    assert torch.equal(first.latents, again.latents) and torch.equal(first.tokens, again.tokens)
+    assert not torch.equal(first.latents, other.latents)
+    assert source.batch(3, 4, True).latents.shape == (4, 16, 1, 8, 8)
+
+
+def test_a_tenth_of_the_captions_is_empty(source: LatentSource) -> None:
+    lengths = torch.cat([source.batch(step, 64, True).mask.sum(dim=1) for step in range(8)])
+    assert 0.05 < (lengths == 1).float().mean() < 0.17
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[base.BaseSettings]:
+    yield base.BaseSettings(steps=4, image_steps=1, image_batch=2, clip_batch=2)
+
+
+def test_interrupted_training_goes_on_as_if_it_had_not_been(
+    source: LatentSource, tiny: base.BaseSettings, tmp_path: Path
+) -> None:
+    whole = base.BaseTrainer(Piece(tmp_path / "whole", "base", 1.0), source, tiny)
+    losses = [whole.advance()[0] for _ in range(3)]
+    half = base.BaseTrainer(Piece(tmp_path / "half", "base", 1.0), source, tiny)
+    half.advance()
+    half.checkpoint()
+    rest = base.BaseTrainer(Piece(tmp_path / "half", "base", 1.0), source, tiny)
+    assert rest.step == 1
+    assert [rest.advance()[0] for _ in range(2)] == losses[1:]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, rest.model.state_dict()[name]), name
+
+
+def test_piece_ends_and_keeps_its_log(tmp_path: Path) -> None:
+    piece = Piece(tmp_path, "part", minutes=0.0)
+    assert piece.over and piece.load() == {}
+    piece.save({"step": 3})
+    piece.log({"step": 3})
+    assert piece.load() == {"step": 3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part.jsonl", "part.pt"]
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    factors = [learning_rate_factor(step, 1000) for step in range(1000)]
+    assert factors[0] < 0.02 and factors[100:690] == [1.0] * 590
+    assert all(a >= b for a, b in pairwise(factors[700:]))
+    assert factors[-1] == pytest.approx(0.02)
+
+
+def test_average_follows_a_constant() -> None:
+    module = torch.nn.Linear(2, 1)
+    average = Average(module, 0.9)
+    with torch.no_grad():
+        module.weight.fill_(3.0)
+    for _ in range(200):
+        average.update(module)
+    assert torch.allclose(average.values["weight"], torch.full((1, 2), 3.0), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
+def test_orthogonalised_matrix_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    values = torch.linalg.svdvals(orthogonalise(matrix).float())
+    assert values.min() > 0.4 and values.max() < 1.4
+
+
+def test_orthogonal_step_leaves_past_taps_at_zero() -> None:
+    kernel = torch.nn.Parameter(torch.zeros(4, 3, 3, 3, 3))
+    kernel.grad = torch.randn(kernel.shape, generator=torch.Generator().manual_seed(3))
+    Orthogonal([kernel], lr=0.1).step()
+    assert kernel[:, :, :-1].abs().max() == 0.0 < kernel[:, :, -1].abs().mean()
+
+
+def test_shards_survive_the_disk(tmp_path: Path) -> None:
+    shard = clip_cache.render_shard(0, count=2)
+    assert shard.frames.shape == (2, 13, 64, 64, 3) and shard.masks.any()
+    encoded = encode_shard(build_autoencoder().eval(), shard)
+    assert encoded.latents.shape == (2, 13, 16, 8, 8)
+    assert float(encoded.occupancy.mean()) == pytest.approx(float(shard.masks.mean()), abs=1e-3)
+
+
+def test_natural_pictures_are_full_frames_of_many_kinds() -> None:
+    pictures = [natural_picture(scene_generator(1, index)) for index in range(24)]
+    assert all(picture.shape == (64, 64, 3) and picture.dtype == np.uint8 for picture in pictures)
+    assert len({picture.tobytes() for picture in pictures}) == 24
+    assert np.mean([picture.std() for picture in pictures]) > 15
+
+
+def test_scheduler_is_wans_with_the_pocket_shift() -> None:
+    scheduler = build_scheduler()
+    assert scheduler.config.prediction_type == "flow_prediction"
+    assert scheduler.config.flow_shift == FLOW_SHIFT

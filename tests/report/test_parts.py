@@ -1,0 +1,160 @@
+"""Charts, tables, verdict and wording, each by hand."""
+
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline_lib.metrics import ScoredSample
+from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
+from pipeline_lib.records import ConceptRecord
+from pipeline_lib.report.charts import IntervalMark, Series, interval_chart, line_chart, smoothed, ticks
+from pipeline_lib.report.tables import score_tables
+from pipeline_lib.report.usage import usage
+from pipeline_lib.report.verdict import verdict
+from pipeline_lib.report.wording import duration, number, plain_name, signed
+
+
+def _sample(row: str, prompt: str, kind: str = "local", seed: int = 0, **values: float) -> ScoredSample:
+    scores = tuple(
+        to_score(name, Measurement(value), Trace(), high=100 if name.startswith("dynamic") else None)
+        for name, value in values.items()
+    )
+    return ScoredSample(row=row, prompt=prompt, kind=kind, seed=seed, scores=scores)
+
+
+def _two_rows(count: int, metric: str, base: float, ours: float) -> list[ScoredSample]:
+    both = []
+    for index in range(count):
+        both.append(_sample("base", f"p{index}", **{metric: base}))
+        both.append(_sample("personalised", f"p{index}", **{metric: ours + 0.001 * index}))
+    return both
+
+
+@pytest.mark.parametrize(
+    ("count", "metric", "base", "ours", "sentence"),
+    [
+        (6, "clip_i", 0.2, 0.6, "It looks more like the clip than the base does."),
+        (6, "clip_i", 0.6, 0.2, "It looks less like the clip than the base does."),
+        (6, "clip_t_aggregated", 0.3, 0.1, "It follows edit prompts less well."),
+        (6, "dynamic_degree_gap", 3.0, 0.5, "It moves more like the clip."),
+        (6, "dynamic_degree_gap", 0.5, 3.0, "It moves less like the clip."),
+        (2, "clip_i", 0.2, 0.6,
+         "It looks closer to the clip on average; 2 pairs of samples are too few to rule out luck."),
+        (2, "dynamic_degree_gap", 0.2, 0.6,
+         "It moves less like the clip on average; 2 pairs of samples are too few to rule out luck."),
+        (6, "temporal_flickering", 0.2, 0.6, "Not scored."),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_what_the_scores_say(count: int, metric: str, base: float, ours: float, sentence: str) -> None:
+    assert verdict(_two_rows(count, metric, base, ours)).sentence == sentence
+
+
+def test_the_verdict_inside_the_noise_claims_nothing() -> None:
+    samples = [_sample("base", f"p{i}", clip_i=0.5) for i in range(6)]
+    samples += [_sample("personalised", f"p{i}", clip_i=0.5 + 0.1 * (-1) ** i) for i in range(6)]
+    assert verdict(samples).sentence == "It looks no more like the clip than the base does."
+
+
+def test_the_verdict_joins_its_facets_and_leaves_reconstructions_out_of_edits() -> None:
+    samples = []
+    for index in range(6):
+        for row, looks, follows in (("base", 0.2, 0.2), ("personalised", 0.8, 0.2)):
+            samples.append(_sample(row, f"p{index}", clip_i=looks, clip_t_aggregated=follows + 0.01 * (-1) ** index))
+    samples.append(_sample("personalised", "r", "reconstruction", clip_t_aggregated=0.9))
+    told = verdict(samples)
+    assert told.sentence == "It looks more like the clip than the base does and follows edit prompts about as well."
+    assert [figure.personalised for figure in told.figures] == ["0.800", "0.200"]
+
+
+def test_a_lone_model_is_scored_without_a_comparison() -> None:
+    assert "no base" in verdict([_sample("personalised", "p", clip_i=0.5)]).sentence
+
+
+def test_tables_order_rows_and_drop_metrics_that_belong_to_the_other_group() -> None:
+    samples = [
+        _sample("ceiling", "r", "reconstruction", clip_i=0.9, mse=0.01),
+        _sample("personalised", "r", "reconstruction", clip_i=0.8, mse=0.1),
+        _sample("base", "r", "reconstruction", clip_i=0.2, mse=0.3),
+        _sample("lora", "r", "reconstruction", clip_i=0.7, mse=0.1),
+        _sample("mine", "r", "reconstruction", clip_i=0.7, mse=0.1),
+        _sample("personalised", "e", "local", clip_i=0.8),
+        _sample("base", "e", "local", clip_i=0.2),
+    ]
+    rebuilt, edits = score_tables(samples)
+    assert [row for row, _ in rebuilt.rows] == ["base", "lora", "personalised", "mine", "ceiling"]
+    assert [line.metric.name for line in rebuilt.lines] == ["clip_i", "mse"]
+    assert [line.metric.name for line in edits.lines] == ["clip_i"]
+    assert edits.unmeasured == ()
+    assert rebuilt.lines[0].change.state == "few"
+    assert rebuilt.lines[0].change.amount == "+0.600"
+
+
+def test_the_best_seeds_are_told_when_there_are_several() -> None:
+    samples = [_sample("personalised", "e", seed=seed, clip_i=value) for seed, value in enumerate((0.2, 0.6))]
+    (table,) = score_tables(samples)
+    (cell,) = table.lines[0].cells
+    assert (cell.mean, cell.best, cell.interval) == ("0.400", "0.600", "")
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+@settings(max_examples=200, deadline=None)
+def test_ticks_are_few_inside_and_evenly_spaced(low: float, span: float) -> None:
+    high = low + span
+    marks = ticks(low, high)
+    assert len(marks) <= 6
+    room = 1e-6 * max(abs(low), abs(high), span)
+    assert all(low - room <= mark <= high + room for mark in marks)
+    assert len(marks) >= 1 or span < 1e-5 * abs(low) or span < 1e-5
+
+
+def test_smoothing_keeps_a_constant_and_follows_a_step() -> None:
+    assert smoothed([(x, 3.0) for x in range(50)])[0][1] == pytest.approx(3)
+    risen = smoothed([(x, float(x >= 50)) for x in range(200)])
+    assert risen[49][1] == 0
+    assert 0 < risen[52][1] < 0.5
+    assert risen[-1][1] > 0.99
+
+
+@pytest.mark.parametrize(
+    "points", [[(1, 2.0)], [(1, 0.0), (2, 0.0)], [(x, 1.0 / x) for x in range(1, 3000)], [(1, 1e-9), (2, 1e9)]]
+)
+def test_charts_are_well_formed_and_stay_inside(points: list[tuple[float, float]]) -> None:
+    chart = line_chart([Series("a & b", "raw", points), Series("", "smooth", [])], title='x < "y"', x_label="step")
+    root = ElementTree.fromstring(str(chart))
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    (line,) = root.findall("polyline")
+    spots = [tuple(map(float, spot.split(","))) for spot in line.attrib["points"].split()]
+    assert 1 <= len(spots) <= 400
+    assert all(0 <= x <= width and 0 <= y <= height for x, y in spots)
+    assert root.attrib["aria-label"] == 'x < "y"'
+
+
+def test_interval_charts_place_means_by_value() -> None:
+    marks = [IntervalMark("base", "Base", 0.1, 0.0, 0.2), IntervalMark("<b>", "Ours & more", 0.9, None, None)]
+    root = ElementTree.fromstring(str(interval_chart(marks, 2)))
+    first, second = (float(circle.attrib["cx"]) for circle in root.findall("circle"))
+    assert first < second
+    assert root.attrib["aria-label"] == "Base 0.10; Ours & more 0.90"
+
+
+def test_snippets_are_python_whatever_the_names() -> None:
+    name, trigger = 'it\'s "quoted"\n', "a'b\"c\\"
+    concept = ConceptRecord(
+        name=name, method="m", base="b", base_digest="", family="wan", trigger=trigger, class_noun="dog",
+        captions=(), stages=(), rank=1, seed=0, data_digest="",
+    )  # fmt: skip
+    snippets = usage(concept, "folder/with 'quotes'", learned_words=False)
+    for code in (snippets.diffusers, snippets.bundle):
+        compile(code, "snippet", "exec")
+        assert len(code.splitlines()) == 4
+
+
+def test_wording() -> None:
+    assert [duration(seconds) for seconds in (0.25, 9.4, 60, 200, 3600, 7500)] == [
+        "0.2 s", "9 s", "1 min", "3 min 20 s", "1 h", "2 h 5 min",
+    ]  # fmt: skip
+    assert (number(-0.1234, 2), number(-0.0001, 2), number(3, 1)) == ("−0.12", "0.00", "3.0")
+    assert (signed(0.5, 1), signed(-0.5, 1), signed(0.001, 1)) == ("+0.5", "−0.5", "0.0")
+    assert plain_name("set_and_sequence") == "Set and sequence"
