@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.step import StepResult
 from tasks.caption import caption
 from tasks.concept import concept
 from tasks.encode import encode
@@ -39,7 +40,7 @@ def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B00
         sources = {"captions": captions, "data": encode(clips, captions)}
         if plan.has_prior:
             sources["prior"] = prior(captions)
-        stages = {}
+        stages: dict[str, StepResult] = {}
         for spec in plan.stages:
             earlier = {"after": stages[spec.after]} if spec.after else {}
             stages[spec.name] = train(spec, {**sources, **earlier})

@@ -17,7 +17,7 @@ from pipeline_lib.personalize import personalize as personalize
 if TYPE_CHECKING:
     from pipeline_lib.models.concept import load_concept as load_concept
 
-__version__ = "0.1.0"
+    __version__: str
 __all__ = ["__version__", "load_concept", "personalize"]
 
 
@@ -26,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from pipeline_lib.models.concept import load_concept
 
         return load_concept
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mannerism")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,18 +54,32 @@ class RunSession:
         self._on_event = on_event
         self._micro_batch, self._shrunk = config.training.micro_batch, False
         self._record: RunRecord | None = None
-        self._background = ThreadPoolExecutor(max_workers=2, thread_name_prefix="session")
-        self._tracker: Future[Tracker] | None = None
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
+        self._tracker: Tracker = NullTracker()
         self._first: Future[dict[str, Any]] | None = None
         command = [sys.executable, "-m", "pipeline_lib.worker", str(state.root)]
         self._worker = WorkerChild(command, log_path=self.folder.log, stall_seconds=STALL_SECONDS)
 
     def start(self) -> None:
-        """Starts what takes long, without waiting: the worker on its first step, and the tracker."""
+        """Starts what takes longest, without waiting: the worker, on its first step."""
         if self.finished is None and self._record is None:
             self._record = self.folder.begin(self.config)
             self._first = self._background.submit(self._request, "prepare", {}, self._on_event)
-            self._tracker = self._background.submit(self._open_tracker)
+
+    def track(self) -> None:
+        """Opens the run's page, or goes on with it; not where all is found, nor where it is not wanted.
+
+        In the flow's own thread: MLflow and Prefect must not be imported at the same time.
+        """
+        if self.finished is not None or self._tracker.run_id or not self.config.tracking.mlflow:
+            return
+        from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
+
+        tracker = MlflowTracker(self.state.mlflow_uri, self.config.tracking.experiment, self.state.mlflow_artifacts)
+        tracker.close_dangling()
+        params = self.config.model_dump(mode="json", exclude={"tracking"})
+        tracker.start_run(self.config.concept_name, {DIGEST_TAG: self.folder.run_id}, params)
+        self._tracker = tracker
 
     def step(
         self, name: str, refs: Mapping[str, StepResult], on_event: OnEvent | None = None, **more: Record
@@ -98,7 +112,7 @@ class RunSession:
     @property
     def tracker(self) -> Tracker:
         """Where the run is written down; nowhere when all is found."""
-        return self._tracker.result() if self._tracker is not None else NullTracker()
+        return self._tracker
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether to try a failed step again: the worker died, or ran out of memory for the first time.
@@ -137,9 +151,9 @@ class RunSession:
             self._record = self._record.model_copy(update={"status": "failed", "error": str(error)})
             with suppress(PipelineError):  # a full disk is likely what failed
                 self.folder.write(self._record)
-        if self._tracker is not None:
+        if self._tracker.run_id:
             killed = error is not None and not isinstance(error, Exception)
-            self.tracker.end("KILLED" if killed else "FAILED" if error else "FINISHED")
+            self._tracker.end("KILLED" if killed else "FAILED" if error else "FINISHED")
         self._background.shutdown()
 
     def _ask(
@@ -165,20 +179,6 @@ class RunSession:
         payload = {"config": config, "arguments": arguments, "micro_batch": self._micro_batch}
         return self._worker.request(verb, payload, on_event)
 
-    def _open_tracker(self) -> Tracker:
-        if not self.config.tracking.mlflow:
-            return NullTracker()
-        from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
-
-        tracker = MlflowTracker(self.state.mlflow_uri, self.config.tracking.experiment, self.state.mlflow_artifacts)
-        tracker.close_dangling()
-        tracker.start_run(
-            self.config.concept_name,
-            {DIGEST_TAG: self.folder.run_id},
-            self.config.model_dump(mode="json", exclude={"tracking"}),
-        )
-        return tracker
-
 
 _open: list[RunSession] = []  # one run per process; tasks run in the flow's own thread
 
@@ -193,9 +193,11 @@ def current_session() -> RunSession:
 def run_session(config: RunConfig) -> Iterator[RunSession]:
     """The session that was opened beforehand for this config, else a fresh one, closed at the end."""
     if _open and _open[-1].config == config:
+        _open[-1].track()
         yield _open[-1]
         return
     with opened(RunSession(config, StateFolder.open())) as session:
+        session.track()
         yield session
 
 

@@ -41,8 +41,9 @@ def stage_task(body: Callable[P, StepResult]) -> Callable[P, StepResult]:
 
     @wraps(body)
     def call(*args: P.args, **kwargs: P.kwargs) -> StepResult:
-        state: State[StepResult] = run(*args, return_state=True, **kwargs)  # type: ignore[call-overload]
-        return state.result()
+        state: State[Any] = run(*args, return_state=True, **kwargs)
+        result: StepResult = state.result()
+        return result
 
     return call
 

@@ -53,6 +53,7 @@ def init(path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path
 @app.command()
 def run(
     source: Annotated[str, typer.Argument(metavar="CLIP|FOLDER|CONFIG", help="A clip, images, a folder, or a config.")],
+    *,
     subject: Subject = "",
     base: Base = "",
     method: Method = "",
@@ -124,6 +125,7 @@ def doctor(
 @app.command()
 def generate(
     name: Annotated[str, typer.Argument(metavar="RUN|CONCEPT", help="A run's name, or a concept folder.")],
+    *,
     prompt: Annotated[list[str], typer.Option(help="With {subject} in the subject's place; may be given again.")],
     seed: Annotated[list[int], typer.Option(help="May be given again.")] = [0],  # noqa: B006
     identity: Strength = None,
@@ -143,7 +145,7 @@ def generate(
 @app.command()
 def export(
     name: Run,
-    form: Annotated[str, typer.Option("--format", help="lora (diffusers and ComfyUI), or concept (a folder).")] = "lora",
+    form: Annotated[str, typer.Option("--format", help="lora (one file), or concept (a folder).")] = "lora",
     identity: Strength = None,
     motion: Strength = None,
     out: Annotated[Path | None, typer.Option(help="The file or folder.")] = None,

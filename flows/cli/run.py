@@ -9,14 +9,16 @@ from typing import Any
 
 import yaml
 
-from flows.cli.output import console, put, put_json
+from flows.cli.output import console, put, put_json, put_table
 from flows.cli.view import RunView
 from flows.environment import prepare_environment
 from pipeline_lib.run_config import RunConfig, load_config, with_settings
 from pipeline_lib.steps.run_folder import RunResult, find_run
 from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.storage import write_atomic
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
+_DEMO_PROMPTS = {"reconstruction": 1, "local": 2, "global": 3}
 
 
 def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str]) -> RunConfig:
@@ -41,21 +43,25 @@ def demo_config(settings: Sequence[str]) -> RunConfig:
     from pipeline_lib.media.write import write_video
     from pipeline_lib.world.gizmos import CLASS_NOUN, REPORTING, gizmo
     from pipeline_lib.world.render import render
+    from pipeline_lib.world.vocabulary import FRAMES_PER_SECOND
 
     creature = gizmo(REPORTING[0])
     clip = StateFolder.open().root / "demo" / f"{creature.name.lower()}.mp4"
-    if not clip.is_file():
-        write_video(render(creature.reference).frames, clip, FRAMES_PER_SECOND)
-    prompts = [prompt for prompt in creature.editing_prompts if prompt.kind == "reconstruction"]
-    for kind, count in (("local", 2), ("global", 3)):
-        prompts += [prompt for prompt in creature.editing_prompts if prompt.kind == kind][:count]
+    prompts = clip.with_suffix(".prompts.yaml")
+    write_video(render(creature.reference).frames, clip, FRAMES_PER_SECOND)
+    chosen = [
+        {"text": prompt.text, "kind": kind}
+        for kind, count in _DEMO_PROMPTS.items()
+        for prompt in [item for item in creature.editing_prompts if item.kind == kind][:count]
+    ]
+    write_atomic(prompts, yaml.safe_dump(chosen))
+    place = creature.caption.removeprefix(f"{creature.static_caption} {creature.motion_caption} ")
     config = RunConfig.model_validate(
         {
             "concept": {"name": creature.name, "inputs": [str(clip)], "subject": CLASS_NOUN},
-            "captions": [_split_caption(creature.caption, creature.motion_caption)],
-            "base": {"source": "pocket"},
+            "captions": [{"class_noun": CLASS_NOUN, "motion": creature.motion_caption, "background": place}],
             "method": {"preset": "demo"},
-            "samples": {"prompts": [prompt.text for prompt in prompts]},
+            "samples": {"prompts_file": str(prompts)},
         }
     )
     return with_settings(config, settings)
@@ -77,7 +83,8 @@ def run_and_tell(config: RunConfig, *, as_json: bool) -> None:
     if as_json:
         put_json({**result.model_dump(mode="json"), "wall_seconds": wall})
     else:
-        _tell(result, wall)
+        put(f"{result.run_id}: {_ending(result, wall)}")
+        tell(result)
 
 
 def _run(config: RunConfig, state: StateFolder, view: RunView) -> RunResult:
@@ -95,28 +102,21 @@ def _run(config: RunConfig, state: StateFolder, view: RunView) -> RunResult:
         return session.result()
 
 
-def _tell(result: RunResult, wall: float) -> None:
-    put(f"{result.run_id}: {'nothing to do, everything was found' if result.found else f'done in {wall:.0f} s'}")
+def tell(result: RunResult) -> None:
+    """Prints what a run made."""
     for note in result.notes:
         put(f"  note     {note}")
     put(f"  report   {result.report}")
     put(f"  lora     {result.lora}")
     put(f"  concept  {result.concept}")
-    _tell_scores(result)
-
-
-def _tell_scores(result: RunResult) -> None:
-    from flows.cli.output import put_table
-
+    put()
     rows = [row for row in ("base", "personalised", "ceiling") if row in result.scores]
     names = dict.fromkeys(name for row in rows for name in result.scores[row])
-    put()
-    put_table(
-        [
-            {"score": name, **{row: _short(result.scores[row].get(name)) for row in rows}}
-            for name in names
-        ]
-    )
+    put_table([{"score": name, **{row: _short(result.scores[row].get(name)) for row in rows}} for name in names])
+
+
+def _ending(result: RunResult, wall: float) -> str:
+    return "nothing to do, everything was found" if result.found else f"done in {wall:.0f} s"
 
 
 def _short(value: float | None) -> str:

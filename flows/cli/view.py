@@ -60,6 +60,9 @@ class RunView:
             note = "" if loss is None else f"loss {loss:.4f}"
             self._progress.update(self._bars[event["step"]], completed=event["done"], total=event["total"], note=note)
 
+        elif event["event"] == "waiting":
+            self._progress.console.print(event["words"])
+
     def finish(self) -> None:
         """Ticks off the last step."""
         self._end_running()

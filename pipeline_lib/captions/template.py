@@ -89,12 +89,13 @@ def _motion(frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> tuple[str, s
 
 
 def _light(frames: NDArray[np.uint8]) -> str:
-    """Judged by the brightest value of each channel, as if something white were in the picture."""
-    brightest = np.percentile(_sample(frames.reshape(-1, 3)), 99, axis=0) + 1
-    red, _, blue = brightest
-    if brightest.max() < _NIGHT:
+    """Judged by the brightest places, as if they were white: dim is night, warm is dusk."""
+    pixels = _sample(frames.reshape(-1, 3)).astype(np.float64)
+    brightness = pixels.sum(1)
+    red, green, blue = pixels[brightness >= np.percentile(brightness, 98)].mean(0) + 1
+    if max(red, green, blue) < _NIGHT:
         return "at night"
-    return "at dusk" if red / blue > _WARM else "in daylight"
+    return "at dusk" if red / blue > _WARM and green / blue > 1 else "in daylight"
 
 
 def _sample(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

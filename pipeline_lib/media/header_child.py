@@ -27,6 +27,7 @@ def main(path: str, formats: str) -> dict[str, Any]:
             return {"error": "no video", "detail": f"{len(container.streams.audio)} audio streams"}
         # A file may carry several renditions: the largest is the one to learn from.
         stream = max(streams, key=lambda item: (item.codec_context.width * item.codec_context.height, -item.index))
+        stream.codec_context.thread_count = 2
         return _header(container, stream) | {"num_video_streams": len(streams)}
 
 

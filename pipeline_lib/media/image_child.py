@@ -2,7 +2,8 @@
 
 Usage: `python -I image_child.py FILE MAX_PIXELS [HEIGHT WIDTH]`. Output: one line of JSON, then, where a
 size is given, the image resized to just cover it and its centre cut out, as raw RGB.
-`python -I image_child.py FILE MAX_PIXELS OUTPUT` instead writes an animation as an APNG, timing kept.
+`python -I image_child.py FILE MAX_PIXELS OUTPUT` instead writes an animation as lossless video.
+What only some images need is imported there, because one such process runs for every image.
 """
 
 from __future__ import annotations
@@ -10,27 +11,44 @@ from __future__ import annotations
 import io
 import json
 import sys
+from fractions import Fraction
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "MPO")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 def convert_animation(path: str, max_pixels: int, output: str) -> None:
-    """Rewrites an animated picture in a format that every ffmpeg reads."""
+    """Rewrites an animated picture as lossless video with its own time stamps, which every ffmpeg reads."""
     try:
-        with Image.open(path, formats=("WEBP", "GIF", "PNG")) as image:
+        with Image.open(path, formats=("WEBP", "PNG")) as image:
             if image.width * image.height > max_pixels:
                 _reply({"error": f"{image.width}x{image.height} pixels: more than {max_pixels:,}"})
                 return
-            image.save(output, format="PNG", save_all=True, compress_level=1)
+            _write_video(image, output)
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
         _reply({"error": f"{type(error).__name__}: {error}"})
         return
     _reply({})
+
+
+def _write_video(image: Image.Image, output: str) -> None:
+    import av
+    import numpy as np
+    from PIL import ImageSequence
+
+    with av.open(output, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(1000), width=image.width, height=image.height)
+        stream.pix_fmt, stream.time_base = "bgra", Fraction(1, 1000)
+        milliseconds = 0
+        for picture in ImageSequence.Iterator(image):
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGBA")), format="rgba")
+            frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
+            milliseconds += max(1, round(picture.info.get("duration", 100)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def main(arguments: list[str]) -> None:
@@ -86,6 +104,8 @@ def _bit_depth(image: Image.Image) -> int:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Pillow's own conversion of 16-bit grey clips at 255 where it should scale."""
     if image.mode in _SIXTEEN_BIT:
+        import numpy as np
+
         return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it as 8-bit PNG or JPEG")
@@ -106,6 +126,8 @@ def _flattened(image: Image.Image, notes: list[str]) -> Image.Image:
 def _in_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
     if not profile:
         return image.convert("RGB")
+    from PIL import ImageCms
+
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = ImageCms.getProfileDescription(source).strip()

@@ -60,11 +60,11 @@ def load_image(path: Path, size: tuple[int, int] | None, limits: MediaLimits) ->
 
 
 @contextmanager
-def animation_as_apng(path: Path, limits: MediaLimits) -> Iterator[Path]:
+def animation_as_video(path: Path, limits: MediaLimits) -> Iterator[Path]:
     """A copy of an animated picture that every ffmpeg reads, gone when the block is left.
 
     Args:
-        path: an animated WebP.
+        path: an animated WebP or PNG.
         limits: caps.
 
     Yields:
@@ -74,7 +74,7 @@ def animation_as_apng(path: Path, limits: MediaLimits) -> Iterator[Path]:
         MediaError: it cannot be read to its end, or is too large.
     """
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"{path.name}.apng"
+        copy = Path(folder) / f"{path.name}.mkv"
         command = [sys.executable, "-I", str(_CHILD), str(path.absolute()), str(limits.frame_pixels), str(copy)]
         _checked(run_to_end(command, limits.child, path.name), path)
         yield copy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline_lib.media.survey import Survey
 from pipeline_lib.media.timing import Timing, retime
 from pipeline_lib.records import ClipRecord, FrameRules, Shot, SourceFacts
 
+_IMAGES_AT_ONCE = 2
 MOST_WINDOWS = 40
 """A clip is cut after so many times the base's number of frames; training draws windows from it."""
 
@@ -33,7 +35,8 @@ def read_clips(
     Of each file one shot is kept, whole: the longest, or the one asked for. It is re-timed to the base's
     frame rate by nearest time stamps and has at least `rules.num_frames` frames. What was left out,
     cropped, repeated, slowed down or tone-mapped stands in the record's notes. A file of one frame comes
-    back as a set of one image.
+    back as a set of one image. A file that is cut short or damaged is used as far as it decodes, with a
+    note, if that is enough; without its index (an mp4 whose recording broke off) it is an error.
 
     Args:
         paths: files.
@@ -66,7 +69,9 @@ def read_images(paths: Sequence[Path], rules: FrameRules, *, limits: MediaLimits
     """
     if not paths:
         raise MediaError("no images were given", expected="at least one", fix="give the images of the subject")
-    loaded = [load_image(Path(path), (rules.height, rules.width), limits) for path in paths]
+    size = (rules.height, rules.width)
+    with ThreadPoolExecutor(_IMAGES_AT_ONCE) as pool:
+        loaded = list(pool.map(lambda path: load_image(Path(path), size, limits), paths))
     notes = [note for image in loaded for note in _image_notes(image, rules)]
     name = loaded[0].facts.name if len(loaded) == 1 else f"{len(loaded)} images"
     return _image_set(name, np.stack([image.pixels for image in loaded]), [image.facts for image in loaded], notes)
@@ -95,7 +100,8 @@ def _one_shot(source: VideoSource, rules: FrameRules, asked: int | None, limits:
     fit = fit_size(*size, rules.height, rules.width)
     shots = find_shots(seen.thumbnails, seen.frame_seconds)
     used = _choose_shot(facts.name, shots, asked)
-    timing = _timing(seen, shots[used], rules, facts.name, limits)
+    part = f"{facts.name}, shot {used} of {len(shots)}" if len(shots) > 1 else facts.name
+    timing = _timing(seen, shots[used], rules, part, limits)
     frames, decoded = decode_frames(source.path, seen, fit, timing.picks + shots[used].start, limits)
     notes = [*_source_notes(seen), *_shot_notes(shots, used, seen.times), *timing.notes, *fit.notes(*size), *decoded]
     record = ClipRecord(

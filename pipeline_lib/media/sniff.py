@@ -13,7 +13,7 @@ _HEAD_BYTES = 4096
 
 
 def sniff(path: Path, limits: MediaLimits) -> Literal["image", "video", "animation"]:
-    """What a file most likely is; "animation" is an animated picture that Pillow reads and PyAV may not.
+    """What a file most likely is; "animation" is an animated WebP or PNG.
 
     Raises:
         MediaError: missing, a folder, not a regular file, empty, too large, or plain text.
@@ -23,7 +23,7 @@ def sniff(path: Path, limits: MediaLimits) -> Literal["image", "video", "animati
         # Bit 1 of the VP8X flags: the file holds an animation.
         return "animation" if head[12:16] == b"VP8X" and head[20] & 0x02 else "image"
     if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "video" if b"acTL" in head else "image"
+        return "animation" if b"acTL" in head else "image"
     if head[:3] == b"\xff\xd8\xff" or head[:4] in (b"II*\x00", b"MM\x00*") or head[:2] == b"BM":
         return "image"
     if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:

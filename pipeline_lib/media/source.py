@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline_lib.media.header import read_header
 from pipeline_lib.media.identity import clean_name, file_digest
-from pipeline_lib.media.images import animation_as_apng
+from pipeline_lib.media.images import animation_as_video
 from pipeline_lib.media.limits import MediaLimits
 from pipeline_lib.media.sniff import sniff
 from pipeline_lib.media.survey import Survey, survey
@@ -33,7 +33,7 @@ class VideoSource:
 
 @contextmanager
 def open_video(path: Path, limits: MediaLimits) -> Iterator[VideoSource]:
-    """Surveys a video; animated WebP, which not every ffmpeg reads, through a copy.
+    """Surveys a video; animated WebP and PNG, which not every ffmpeg reads or times right, through a copy.
 
     Args:
         path: the user's file.
@@ -48,7 +48,7 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[VideoSource]:
     if sniff(path, limits) != "animation":
         yield _source(path, path, limits)
         return
-    with animation_as_apng(path, limits) as copy:
+    with animation_as_video(path, limits) as copy:
         yield _source(path, copy, limits)
 
 
@@ -60,8 +60,8 @@ def _source(path: Path, file: Path, limits: MediaLimits) -> VideoSource:
         name=clean_name(path),
         sha256=file_digest(path),
         kind="video" if count > 1 else "image",
-        container=header.container if file == path else "webp",
-        codec=header.codec if file == path else "webp",
+        container=header.container if file == path else "animation",
+        codec=header.codec if file == path else path.suffix.lstrip(".").lower(),
         width=round(width),
         height=round(height),
         rotation=header.rotation,

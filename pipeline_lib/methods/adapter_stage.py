@@ -73,7 +73,7 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
     plan = AdapterStagePlan.model_validate(spec.settings)
     concept, text = _concept(spec, inputs)
     adapter, start = _adapter(plan, base, inputs)
-    vectors = learned_vectors(plan.words, next(iter(text.conditioning.tensors.values())).shape[-1], start)
+    vectors = learned_vectors(plan.words, text.conditioning.width, start)
     for vector in vectors.values():
         vector.data = vector.data.to(base.device)
     held_out = inputs.data.held_out_frames

@@ -6,6 +6,7 @@ else samples. Samples of one unit (other seeds of one prompt) are drawn together
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -217,17 +218,13 @@ def _best_of_seeds(metric: str, values: Mapping[Key, float]) -> float | None:
 
 
 def _by_key(samples: Iterable[ScoredSample], row: str, metric: str) -> dict[Key, float]:
-    values: dict[Key, float] = {}
+    """Values by what makes a pair; a prompt that was asked twice with one seed counts once, with its mean."""
+    values: dict[Key, list[float]] = defaultdict(list)
     for sample in samples:
-        if sample.row != row:
-            continue
-        for score in sample.scores:
+        for score in sample.scores if sample.row == row else ():
             if score.metric == metric and score.value is not None:
-                key = (sample.concept, sample.prompt, sample.seed)
-                if key in values:
-                    raise InputError(f"two samples of row {row} have the same concept, prompt and seed", got=str(key))
-                values[key] = score.value
-    return values
+                values[sample.concept, sample.prompt, sample.seed].append(score.value)
+    return {key: math.fsum(found) / len(found) for key, found in values.items()}
 
 
 def _unit_depth(values: Iterable[Key]) -> int:

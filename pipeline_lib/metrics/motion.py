@@ -63,12 +63,12 @@ def flow_degrees(frames: NDArray[np.uint8], frames_per_second: float, flow: Flow
     """
     _, height, width, _ = frames.shape
     step = frame_step(frames_per_second)
-    vectors = flow(frames[::step]).astype(np.float64)
-    magnitudes = np.minimum(np.hypot(vectors[..., 0], vectors[..., 1]), math.hypot(height, width))
-    count = max(1, int(height * width * 0.05))
-    top = np.sort(magnitudes.reshape(len(magnitudes), height * width), axis=1)[:, -count:]
-    degrees = tuple(float(value) for value in top.mean(1))
-    return FlowDegrees(degrees, height, width, step, step / frames_per_second)
+    longest, count = math.hypot(height, width), max(1, int(height * width * 0.05))
+    degrees = []
+    for vectors in flow(frames[::step]):
+        magnitudes = np.minimum(np.hypot(vectors[..., 0], vectors[..., 1], dtype=np.float64), longest).ravel()
+        degrees.append(float(np.partition(magnitudes, -count)[-count:].mean()))
+    return FlowDegrees(tuple(degrees), height, width, step, step / frames_per_second)
 
 
 def dynamic(measured: FlowDegrees) -> Measurement:

@@ -33,16 +33,17 @@ def mean_squared_error(frames: Frames, reference: Frames, mask: NDArray[np.float
     common = min(len(frames), len(reference))
     if common == 0:
         return Measurement(None, "no frames")
-    difference = (frames[:common].astype(np.float64) - reference[:common]) / 255
     note = ""
     if len(frames) != len(reference):
         note = f"the first {common} frames: sample has {len(frames)}, reference {len(reference)}"
-    if mask is None:
-        return Measurement(float((difference**2).mean()), note)
-    weight = mask[:common].astype(np.float64)
-    if not weight.any():
-        return Measurement(None, "the mask is empty")
-    return Measurement(float((difference**2).mean(-1).ravel() @ weight.ravel() / weight.sum()), note)
+    # Frame by frame: a long clip in float64 would fill the memory.
+    errors = weights = 0.0
+    for index in range(common):
+        error = (((frames[index].astype(np.float64) - reference[index]) / 255) ** 2).mean(-1)
+        weight = np.ones_like(error) if mask is None else mask[index].astype(np.float64)
+        errors += float((error * weight).sum())
+        weights += float(weight.sum())
+    return Measurement(errors / weights, note) if weights > 0 else Measurement(None, "the mask is empty")
 
 
 def temporal_flickering(frames: Frames) -> Measurement:

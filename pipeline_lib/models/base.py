@@ -55,6 +55,11 @@ class Conditioning:
     def __len__(self) -> int:
         return next(iter(self.tensors.values())).shape[0]
 
+    @property
+    def width(self) -> int:
+        """Size of a token's vector: the last axis of the first floating tensor, whatever order a file gave."""
+        return next(value for value in self.tensors.values() if value.is_floating_point()).shape[-1]
+
     def take(self, rows: Sequence[int] | Tensor) -> Conditioning:
         """The rows asked for, in that order; rows may repeat."""
         index = torch.as_tensor(rows, dtype=torch.long)

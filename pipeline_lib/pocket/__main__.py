@@ -36,7 +36,9 @@ def _autoencoder(arguments: argparse.Namespace) -> None:
         clip_cache.write_shards(arguments.work / "clips", 0, min(16, arguments.shards))
     settings = autoencoder.AutoencoderSettings(**({"steps": arguments.steps} if arguments.steps else {}))
     source = autoencoder.PictureSource(arguments.work / "clips", settings)
-    quality = autoencoder.train(_piece(arguments, "autoencoder"), source, settings, arguments.zoo / "base")
+    quality = autoencoder.train(
+        autoencoder.AutoencoderTrainer(_piece(arguments, "autoencoder"), source, settings, arguments.zoo / "base")
+    )
     print(f"autoencoder: {quality:.2f} dB on held-out world frames")
 
 
@@ -44,7 +46,7 @@ def _decoder(arguments: argparse.Namespace) -> None:
     settings = autoencoder.AutoencoderSettings(steps=arguments.steps or 1200, decoder_only=True, latent_noise=0.06)
     source = autoencoder.PictureSource(arguments.work / "clips", settings)
     piece = _piece(arguments, "decoder")
-    quality = autoencoder.train(piece, source, settings, arguments.zoo / "base")
+    quality = autoencoder.train(autoencoder.AutoencoderTrainer(piece, source, settings, arguments.zoo / "base"))
     print(f"decoder: {quality:.2f} dB on held-out world frames")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,11 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from pipeline_lib.pocket import clip_cache
+from pipeline_lib.pocket.autoencoder_quality import (
+    held_out_frames,
+    measure_latents,
+    peak_signal_to_noise,
+)
 from pipeline_lib.pocket.framewise import (
     as_pictures,
     build_autoencoder,
@@ -23,7 +27,8 @@ from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pictures import natural_picture
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
-from pipeline_lib.pocket.world_settings import HELD_OUT_SEED, TRAINING_SEED
+from pipeline_lib.pocket.world_settings import TRAINING_SEED
+from pipeline_lib.seeding import generator
 from pipeline_lib.world.sampling import scene_generator
 
 
@@ -137,47 +142,6 @@ def reconstruction_loss(
     return pixels + 0.5 * edges + settings.divergence_weight * divergence
 
 
-@torch.no_grad()
-def peak_signal_to_noise(vae: AutoencoderKLWan, frames: Tensor) -> float:
-    """PSNR of reconstructed frames in dB, mean over frames.
-
-    Args:
-        vae: the autoencoder.
-        frames: uint8, shape (N, H, W, 3).
-
-    Returns:
-        Decibels; pixels range over [0, 1].
-    """
-    pictures = to_picture_batch(frames)
-    with as_pictures():
-        decoded = vae.decode(vae.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-    errors = ((decoded - pictures) / 2.0).square().mean(dim=(1, 2, 3, 4))
-    return float((-10.0 * errors.log10()).mean())
-
-
-def held_out_frames(count: int = 64) -> Tensor:
-    """Frames of held-out scenes, every fourth one of each clip, uint8 (N, H, W, 3)."""
-    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=math.ceil(count / 4))
-    return torch.from_numpy(shard.frames[:, ::4].reshape(-1, *shard.frames.shape[2:])[:count])
-
-
-@torch.no_grad()
-def measure_latents(vae: AutoencoderKLWan, frames: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the latents per channel (the deviation, not its inverse).
-
-    Args:
-        vae: the autoencoder.
-        frames: uint8, shape (N, H, W, 3).
-
-    Returns:
-        ``latents_mean`` and ``latents_std`` for the autoencoder's config.
-    """
-    with as_pictures():
-        latents = vae.encode(to_picture_batch(frames)).latent_dist.mode()
-    means = latents.mean(dim=(0, 2, 3, 4)).tolist()
-    return means, latents.std(dim=(0, 2, 3, 4)).tolist()
-
-
 def publish(values: dict[str, Tensor], target: Path) -> AutoencoderKLWan:
     """Write averaged weights and measured latent statistics as ``<target>/vae``.
 
@@ -219,64 +183,87 @@ def build_optimizers(vae: AutoencoderKLWan, settings: AutoencoderSettings) -> li
     ]
 
 
-def _state(
-    vae: AutoencoderKLWan, optimizers: list[torch.optim.Optimizer], average: Average, step: int
-) -> dict[str, Any]:
-    return {
-        "model": vae.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "average": average.state(),
-        "step": step,
-    }
+class AutoencoderTrainer:
+    """Live state of the autoencoder's training.
+
+    Args:
+        piece: checkpoints and deadline.
+        source: training pictures.
+        settings: the recipe.
+        target: the base's folder; a decoder-only training starts from its autoencoder.
+    """
+
+    def __init__(self, piece: Piece, source: PictureSource, settings: AutoencoderSettings, target: Path) -> None:
+        torch.manual_seed(TRAINING_SEED)
+        self.piece, self.source, self.settings, self.target = piece, source, settings, target
+        self.vae, self.step, state = build_autoencoder(), 0, piece.load()
+        if settings.decoder_only and not state:
+            self.vae = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
+        self.optimizers = build_optimizers(self.vae, settings)
+        self.average = Average(self.vae, settings.average)
+        if state:
+            self.vae.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.average.load_state(state["average"])
+            self.step = int(state["step"])
+
+    def advance(self) -> float:
+        """Take one optimizer step and return its loss."""
+        factor = learning_rate_factor(self.step, self.settings.steps)
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = self.settings.peak_rate * factor
+            optimizer.zero_grad(set_to_none=True)
+        draw = generator(TRAINING_SEED, "autoencoder", self.step)
+        latent_noise = torch.randn(self.settings.batch, 16, 1, 8, 8, generator=draw)
+        batch = self.source.batch(self.step)
+        loss = reconstruction_loss(self.vae, batch, latent_noise, self.settings)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.average.update(self.vae)
+        self.step += 1
+        return loss.item()
+
+    def averaged(self) -> AutoencoderKLWan:
+        """The autoencoder with the averaged weights."""
+        vae = build_autoencoder()
+        vae.load_state_dict(self.average.values)
+        return vae.eval()
+
+    def checkpoint(self) -> None:
+        """Write everything that the next piece goes on from."""
+        self.piece.save(
+            {
+                "model": self.vae.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "average": self.average.state(),
+                "step": self.step,
+            }
+        )
 
 
-def train(piece: Piece, source: PictureSource, settings: AutoencoderSettings, target: Path) -> float:
+def train(trainer: AutoencoderTrainer) -> float:
     """Train one piece and publish the averaged weights.
 
     Args:
-        piece: where checkpoints lie and how long to go on.
-        source: training pictures.
-        settings: the recipe.
-        target: the base's folder.
+        trainer: the live state.
 
     Returns:
         PSNR on held-out world frames in dB.
     """
-    torch.manual_seed(TRAINING_SEED)
-    vae, state, step = build_autoencoder(), piece.load(), 0
-    if settings.decoder_only and not state:
-        vae = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
-    optimizers, average = build_optimizers(vae, settings), Average(vae, settings.average)
-    if state:
-        vae.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        average.load_state(state["average"])
-        step = state["step"]
-    examined = held_out_frames()
-    while step < settings.steps and not piece.over:
-        if step % 100 == 0:
-            source.refresh()
-        factor = learning_rate_factor(step, settings.steps)
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = settings.peak_rate * factor
-            optimizer.zero_grad(set_to_none=True)
-        noise_source = torch.Generator().manual_seed(step)
-        latent_noise = torch.randn(settings.batch, 16, 1, 8, 8, generator=noise_source)
-        loss = reconstruction_loss(vae, source.batch(step), latent_noise, settings)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        average.update(vae)
-        step += 1
-        if step % 50 == 0:
-            piece.log({"step": step, "loss": loss.item()})
-        if step % 250 == 0:
-            probe = build_autoencoder()
-            probe.load_state_dict(average.values)
-            piece.log({"step": step, "psnr": peak_signal_to_noise(probe.eval(), examined)})
+    piece, examined = trainer.piece, held_out_frames()
+    while trainer.step < trainer.settings.steps and not piece.over:
+        if trainer.step % 100 == 0 or not trainer.source.shards:
+            trainer.source.refresh()
+        loss = trainer.advance()
+        if trainer.step % 50 == 0:
+            piece.log({"step": trainer.step, "loss": loss})
+        if trainer.step % 250 == 0:
+            quality = peak_signal_to_noise(trainer.averaged(), examined)
+            piece.log({"step": trainer.step, "psnr": quality})
         if piece.due:
-            piece.save(_state(vae, optimizers, average, step))
-    piece.save(_state(vae, optimizers, average, step))
-    return peak_signal_to_noise(publish(average.values, target), examined)
+            trainer.checkpoint()
+    trainer.checkpoint()
+    return peak_signal_to_noise(publish(trainer.average.values, trainer.target), examined)

@@ -13,14 +13,26 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from pipeline_lib.flow_matching import interpolate, logit_normal_sigma, velocity_target
+from pipeline_lib.models.folder import BaseCard
 from pipeline_lib.pocket.base_data import Batch, LatentSource
 from pipeline_lib.pocket.base_models import build_scheduler, build_text_encoder, build_transformer
 from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
 from pipeline_lib.pocket.text_padding import compress_padding, install_padded_attention
-from pipeline_lib.pocket.world_settings import FLOW_SHIFT, TRAINING_SEED
+from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, SIZE, TRAINING_SEED
 from pipeline_lib.seeding import generator
+
+BASE_CARD = BaseCard(
+    height=SIZE,
+    width=SIZE,
+    num_frames=CLIP_FRAMES,
+    frames_per_second=FPS,
+    sigma_shift=FLOW_SHIFT,
+    guidance_scale=4.0,
+    sampling_steps=20,
+    licence="Apache-2.0",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +159,7 @@ def publish(values: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerFast, ta
         scheduler=build_scheduler(),
         transformer=transformer,
     )
-    publish_model(pipeline, target)
+    publish_model(pipeline, target, BASE_CARD)
     return pipeline
 
 

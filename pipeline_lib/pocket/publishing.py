@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from pipeline_lib.models.folder import BaseCard
+
 
 def replace_folder(temporary: Path, target: Path) -> None:
     """Put a complete folder in the place of an older one.
@@ -25,16 +27,19 @@ def replace_folder(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def publish_model(model: Any, target: Path) -> None:
+def publish_model(model: Any, target: Path, card: BaseCard | None = None) -> None:
     """Save a model's weights as fp16 safetensors; the model itself stays fp32.
 
     Args:
         model: anything with ``save_pretrained`` (a diffusers or transformers model).
         target: the folder to write.
+        card: frame rules and defaults of a base, written beside the weights.
     """
     temporary = target.with_name(f".{target.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
     model.to(torch.float32)
+    if card is not None:
+        card.save(temporary)
     replace_folder(temporary, target)

@@ -119,10 +119,17 @@ class _Server:
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
         signal.signal(signal.SIGHUP, leave_if_orphaned)
+        os.register_at_fork(after_in_child=_default_signals)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGHUP), 0, 0, 0)
             if os.getppid() != self._parent:  # it died before we asked
                 self._leave()
+
+
+def _default_signals() -> None:
+    # A forked helper (a loader's process) must end when it is told to.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _claim_pipes() -> tuple[int, int]:

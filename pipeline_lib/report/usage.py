@@ -44,6 +44,7 @@ def usage(concept: ConceptRecord, base_source: str, learned_words: bool) -> Usag
     )
     bundle = "\n".join(
         [
+            "from diffusers import DiffusionPipeline",
             "from pipeline_lib import load_concept",
             opening,
             f"load_concept(pipe, {concept.name!r})  # the concept's folder",

@@ -123,9 +123,9 @@ def clip_views(clips: Sequence[ReportClip], subject: str) -> list[ClipView]:
 def prompt_cards(inputs: ReportInputs) -> list[PromptCard]:
     """One card per prompt: reconstruction first, then local, global and user prompts."""
     scores = {(s.row, s.prompt, s.seed): s for s in inputs.scores}
-    prompts: dict[str, list[ReportSample]] = defaultdict(list)
+    prompts: dict[tuple[str, str], list[ReportSample]] = defaultdict(list)
     for sample in inputs.samples:
-        prompts[sample.record.prompt.text].append(sample)
+        prompts[sample.record.prompt.text, sample.record.prompt.negative].append(sample)
     cards = [_prompt_card(inputs, members, scores) for members in prompts.values()]
     return sorted(cards, key=lambda card: _KIND_ORDER.index(card.kind))
 
@@ -241,7 +241,9 @@ def _stage_view(name: str, steps: Sequence[StepRecord]) -> StageView:
             Series(plain_name(key).lower(), f"part-{i}", smoothed(_points(steps, key))) for i, key in enumerate(parts)
         ]
     lines.append(Series("held-out loss at fixed noise levels", "validation", held_out, dots=True))
-    facts = [f"{len(steps)} of {steps[-1].steps} steps", duration(sum(step.seconds for step in steps))]
+    facts, seconds = [f"{len(steps)} of {steps[-1].steps} steps"], sum(step.seconds for step in steps)
+    if seconds > 0:
+        facts.append(duration(seconds))
     if held_out:
         facts.append(f"held-out loss {held_out[0][1]:.4g} → {held_out[-1][1]:.4g}")
     elif loss:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
-from pipeline_lib import __version__
 from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE, save_concept
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.triple import LoraTriple
@@ -62,5 +62,5 @@ def _record(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef])
         motion_strength=asked.motion_strength,
         seed=context.config.seed,
         data_digest=inputs["clips"].digest,
-        version=__version__,
+        version=version("mannerism"),
     )

@@ -10,12 +10,12 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline_lib import __version__
 from pipeline_lib.errors import ArtifactError, InputError
 from pipeline_lib.records import ArtifactRef, Record
 from pipeline_lib.registry import BASES
@@ -53,7 +53,7 @@ class RunRecord(Record):
     finished: str = ""
     error: str = ""
     tracking: dict[str, str] = Field(default_factory=dict)
-    version: str = __version__
+    version: str = Field(default_factory=lambda: installed("mannerism"))
 
 
 class RunResult(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,19 @@ class ModelShelf:
         self._base: tuple[tuple[str, ...], BaseModel] | None = None
         self._encoder: tuple[tuple[Path, str], ImageTextEncoder] | None = None
 
-    def base(self, config: RunConfig) -> BaseModel:
-        """The base of a run; another one than before replaces it."""
+    def base(
+        self, config: RunConfig, on_wait: Callable[[str], None], stop: Callable[[], bool] = lambda: False
+    ) -> BaseModel:
+        """The base of a run; another one than before replaces it.
+
+        Args:
+            config: of the run.
+            on_wait: told who holds the device, while waiting for it.
+            stop: ends the waiting.
+
+        Returns:
+            The base, its weights not yet read.
+        """
         device, dtype = resolve_device(config.training)
         wanted = (config.base.source, config.base.revision, device, dtype)
         if self._base is None or self._base[0] != wanted:
@@ -37,7 +49,7 @@ class ModelShelf:
             if device != "cpu":
                 from pipeline_lib.processes.locks import device_lock
 
-                self._held.enter_context(device_lock(device, self._locks))
+                self._held.enter_context(device_lock(device, self._locks, on_wait=on_wait, stop=stop))
             self._base = (wanted, open_base(config, device, dtype))
         return self._base[1]
 

@@ -67,7 +67,7 @@ class StepContext:
     @property
     def base(self) -> BaseModel:
         """The run's base; opened once."""
-        return self.shelf.base(self.config)
+        return self.shelf.base(self.config, lambda words: self.emit({"event": "waiting", "words": words}), self.stop)
 
     @property
     def method(self) -> MethodChoice:

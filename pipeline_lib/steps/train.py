@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pipeline_lib.media.write import write_video
 from pipeline_lib.methods.method import Method, StageInputs
+from pipeline_lib.models.concept import LORA_FILE, TRIPLE_FILE
+from pipeline_lib.models.lora_export import write_lora
+from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, Prompt, StageSpec, StepRecord
 from pipeline_lib.seeding import derived_seed
 from pipeline_lib.steps.caption import load_captions
@@ -54,6 +57,7 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
             checkpoints = Checkpoints(scratch, context.config.training.checkpoint_every)
             history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop)
             figures = method.finish(stage, folder)
+            _export(context, spec, folder)
         finally:
             method.release(stage)
             context.base.set_gradient_checkpointing(False)
@@ -122,6 +126,12 @@ def _preview(context: StepContext, stage: Stage, captions: ArtifactRef, video: P
     with stage.adapter.evaluating(), learned_words(context, scratch):
         frames = sample_all(context, "preview", [order], user_sampling(context), scratch)[0]
     write_video(frames, video, context.base.spec.frame_rules.frames_per_second)
+
+
+def _export(context: StepContext, spec: StageSpec, folder: Path) -> None:
+    facts = {"method": spec.method, "stage": spec.name, "base_digest": context.base.digest}
+    triple = LoraTriple.load(folder / TRIPLE_FILE)
+    write_lora(triple, folder / LORA_FILE, family=context.base.spec.name, provenance=facts)
 
 
 def _last(history: list[StepRecord]) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 from filelock import FileLock
 
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.storage.files import sync
 from pipeline_lib.tracking.tracker import DIGEST_TAG
 
 # "host pid start": who writes a run; a run left open by a process that is gone can be told by it.
@@ -87,11 +89,10 @@ def connect(uri: str, experiment: str, artifact_location: str | Path) -> Connect
             "the tracking uri cannot be used", got=uri, expected="sqlite:////absolute/path.db or http://host:port"
         )
     with database_lock(uri):
-        if uri.startswith(_SQLITE):
-            with closing(sqlite3.connect(_database(uri))) as database:
-                # Readers and the writer do not block each other; the mode stays with the file.
-                database.execute("PRAGMA journal_mode=WAL")
         import mlflow
+
+        if uri.startswith(_SQLITE):
+            _prepare(_database(uri), mlflow.MlflowClient)
 
         mlflow.set_tracking_uri(uri)  # registering a model looks it up here, whatever the client's own uri
         client = mlflow.MlflowClient(uri)
@@ -142,6 +143,24 @@ def quotable(text: str) -> str:
 
 def _database(uri: str) -> Path:
     return Path("/" + uri.removeprefix(_SQLITE))
+
+
+def _prepare(path: Path, client: Callable[[str], Any]) -> None:
+    # Made elsewhere and renamed: a database whose tables a kill left half-made is of no use for ever.
+    if not path.exists():
+        nursery = path.with_name(f".{path.name}.new")
+        shutil.rmtree(nursery, ignore_errors=True)
+        nursery.mkdir()
+        client(f"sqlite:///{nursery / 'made.db'}").search_experiments(max_results=1)
+        # A copy, because MLflow keeps connections to the file it made.
+        shutil.copyfile(nursery / "made.db", nursery / "copy.db")
+        sync(nursery / "copy.db")
+        (nursery / "copy.db").rename(path)
+        sync(path.parent)
+        shutil.rmtree(nursery)
+    with closing(sqlite3.connect(path)) as database:
+        # Readers and the writer do not block each other; the mode stays with the file.
+        database.execute("PRAGMA journal_mode=WAL")
 
 
 def _experiment_id(client: Any, name: str, artifact_location: str | Path) -> str:

@@ -181,7 +181,7 @@ class Stage:
     def _padded_out(self, conditioning: Conditioning, samples: Sequence[Sample]) -> Conditioning:
         if not any(sample.hidden for sample in samples):
             return conditioning
-        width = next(iter(conditioning.tensors.values())).shape[-1]
+        width = conditioning.width
         return self.base.replace_rows(conditioning, [sample.hidden for sample in samples], torch.zeros(width))
 
 

@@ -130,7 +130,8 @@ def test_hdr_white_comes_out_light(tmp_path: Path, transfer: str, code: float) -
     raw = tmp_path / "white.raw"
     np.full((24, 64, 64, 3), level, "<u2").tofile(raw)
     tags = ("-color_trc", transfer, "-color_primaries", "bt2020", "-colorspace", "bt2020nc")
-    convert = f"scale=out_color_matrix=bt2020:out_range=tv,format=yuv420p10le,setparams=color_trc={transfer}:color_primaries=bt2020:colorspace=bt2020nc"
+    colours = f"color_trc={transfer}:color_primaries=bt2020:colorspace=bt2020nc"
+    convert = f"scale=out_color_matrix=bt2020:out_range=tv,format=yuv420p10le,setparams={colours}"
     ffmpeg(
         "-f",
         "rawvideo",
@@ -254,10 +255,11 @@ def test_animated_pictures_are_clips(made: Path, tmp_path: Path, suffix: str) ->
 
 def test_animated_webp(made: Path, tmp_path: Path) -> None:
     pictures = [Image.fromarray(frame) for frame in numbered_clip(24)]
-    pictures[0].save(tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=83, lossless=True)
+    pictures[0].save(tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=125, lossless=True)
     clip = read_one(tmp_path / "a.webp")
     assert clip.record.kind == "video"
-    assert frame_numbers(clip.frames)[:4] == [0, 2, 3, 5] or frame_numbers(clip.frames)[:4] == [0, 1, 3, 4]
+    assert clip.record.sources[0].codec == "webp"
+    assert frame_numbers(clip.frames) == list(range(24))
 
 
 def test_one_frame_is_an_image(tmp_path: Path) -> None:

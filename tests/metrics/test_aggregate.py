@@ -135,6 +135,8 @@ def test_encoders_are_never_mixed_in_one_column() -> None:
     assert summary(unknown)["personalised"]["clip_i"].mean is None
 
 
-def test_two_samples_in_one_place_are_refused() -> None:
-    with pytest.raises(InputError, match="same concept, prompt and seed"):
-        summary([_sample("base", "a", 0, clip_i=0.1), _sample("base", "a", 0, clip_i=0.2)])
+def test_a_prompt_that_was_asked_twice_counts_once() -> None:
+    samples = [_sample("base", prompt, 0, clip_i=value) for prompt, value in (("a", 0.1), ("a", 0.3), ("b", 0.8))]
+    cell = summary(samples)["base"]["clip_i"]
+    assert cell.mean == pytest.approx(0.5)
+    assert cell.num_samples == 3

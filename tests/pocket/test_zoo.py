@@ -11,7 +11,7 @@ from diffusers import WanPipeline
 from transformers import CLIPModel, CLIPProcessor
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.pocket.autoencoder import held_out_frames, peak_signal_to_noise
+from pipeline_lib.pocket.autoencoder_quality import held_out_frames, peak_signal_to_noise
 from pipeline_lib.pocket.clip_encoder import retrieval_accuracy
 from pipeline_lib.pocket.zoo import zoo_folder, zoo_root
 

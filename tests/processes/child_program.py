@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -64,6 +65,17 @@ def hang(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
     return {}
 
 
+def fork(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
+    context = multiprocessing.get_context("fork")
+    running = context.Event()
+    helper = context.Process(target=lambda: (running.set(), time.sleep(60)))
+    helper.start()
+    running.wait()
+    helper.terminate()
+    helper.join(5)
+    return {"code": helper.exitcode}
+
+
 def die(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
     sys.stderr.write("about to end\n")
     if payload["signal"]:
@@ -85,5 +97,5 @@ def modules(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
 
 
 if __name__ == "__main__":
-    handlers = (echo, chat, train, fail, hang, die, store, modules)
+    handlers = (echo, chat, train, fail, hang, fork, die, store, modules)
     serve({handler.__name__: handler for handler in handlers}, grace_seconds=float(os.environ.get("GRACE", "60")))

@@ -213,6 +213,10 @@ def test_terminated_child_checkpoints(worker: WorkerChild, tmp_path: Path) -> No
     assert (tmp_path / "checkpoint").exists()
 
 
+def test_forked_helpers_of_the_child_can_be_ended(worker: WorkerChild) -> None:
+    assert worker.request("fork", {}, ignore) == {"code": -signal.SIGTERM}
+
+
 def start_parent(folder: Path, verb: str, **env: str) -> tuple[subprocess.Popen[str], dict[str, int]]:
     parent = subprocess.Popen(
         [sys.executable, str(HERE / "parent_program.py"), str(folder), verb],

@@ -148,7 +148,7 @@ def test_snippets_are_python_whatever_the_names() -> None:
     snippets = usage(concept, "folder/with 'quotes'", learned_words=False)
     for code in (snippets.diffusers, snippets.bundle):
         compile(code, "snippet", "exec")
-        assert len(code.splitlines()) == 4
+        assert len(code.splitlines()) <= 5
 
 
 def test_wording() -> None:

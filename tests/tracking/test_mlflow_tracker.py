@@ -29,9 +29,17 @@ NASTY = "../../Füchs'  \"`\n\0:/%.."
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder whose database four processes make at once."""
+    """A state folder whose database four processes make at once, after one was killed while making it."""
     folder = tmp_path_factory.mktemp("state with a space")
     arguments = [f"sqlite:///{folder}/new/mlflow.db", str(folder / "artifacts")]
+    killed = subprocess.Popen([sys.executable, PROGRAM, *arguments, "killed early", "3"])
+    while not (folder / "new" / ".mlflow.db.new" / "made.db").exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)  # in the middle of making its tables
+    killed.kill()
+    killed.wait()
+    assert not (folder / "new" / "mlflow.db").exists()
     writers = [subprocess.Popen([sys.executable, PROGRAM, *arguments, f"d{number}", "3"]) for number in range(4)]
     assert [writer.wait(120) for writer in writers] == [0, 0, 0, 0]
     return folder

@@ -1,0 +1,116 @@
+"""Commands that look and tidy: `init`, `runs`, `show`, `bases`, `prune`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.cli.output import put, put_json, put_table
+from pipeline_lib.errors import InputError
+from pipeline_lib.run_config import RunConfig, config_text
+from pipeline_lib.steps.run_folder import RunRecord, all_runs, find_run
+from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.storage import write_atomic
+
+KEPT_KINDS = ("clips", "captions", "stage", "samples", "scores", "concept", "report")
+
+
+def init_config(path: Path) -> None:
+    """Writes a config with every key, its default and its meaning.
+
+    Raises:
+        InputError: there is a file already.
+    """
+    if path.exists():
+        raise InputError(f"{path} is there already", fix="name another file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, config_text(RunConfig()))
+    put(f"{path}: set concept.inputs and concept.subject, then: mannerism run {path}")
+
+
+def list_runs(*, as_json: bool) -> None:
+    """All runs, oldest first."""
+    records = list(all_runs(StateFolder.open()))
+    if as_json:
+        put_json({"runs": [_facts(record) for record in records]})
+    elif records:
+        put_table([_facts(record) for record in records])
+    else:
+        put("no runs yet; try: mannerism demo")
+
+
+def show_run(name: str, *, as_json: bool) -> None:
+    """One run: its outputs, its scores, its stages."""
+    state = StateFolder.open()
+    folder = find_run(state, name)
+    record = folder.record()
+    if record is None:
+        raise InputError(f"{folder.path} holds no run that can be read", fix="run its config again")
+    result = folder.result(record)
+    if as_json:
+        put_json({**record.model_dump(mode="json"), **result.model_dump(mode="json")})
+        return
+    put_table([_facts(record)])
+    if record.status == "done":
+        from flows.cli.run import tell
+
+        put()
+        tell(result)
+    elif record.error:
+        put(f"  error    {record.error}")
+    if record.status != "done":
+        put(f"  go on with: mannerism resume {record.run_id}")
+
+
+def list_bases(*, as_json: bool) -> None:
+    """Named bases, families and methods."""
+    from pipeline_lib.models.families import FAMILIES
+    from pipeline_lib.registry import BASES, method_names
+
+    named = [
+        {"base": name, "family": "wan", "licence": _licence(base.folder), "where": str(base.folder)}
+        for name, base in BASES.items()
+    ]
+    families = [{"family": family.name, "examples": ", ".join(family.examples)} for family in FAMILIES.values()]
+    if as_json:
+        put_json({"bases": named, "families": families, "methods": method_names()})
+        return
+    put_table(named)
+    put()
+    put_table(families)
+    put()
+    put(f"methods: {', '.join(method_names())}")
+
+
+def prune_store(older_than_days: float, *, dry_run: bool, as_json: bool) -> None:
+    """Deletes what can be made again cheaply enough: latents, prior sets, checkpoints, leftovers."""
+    store = StateFolder.open().store
+    pruned = store.prune(timedelta(days=older_than_days), keep_kinds=KEPT_KINDS, dry_run=dry_run)
+    size = sum(item.size for item in pruned)
+    if as_json:
+        put_json({"dry_run": dry_run, "bytes": size, "pruned": [item.model_dump() for item in pruned]})
+        return
+    for item in pruned:
+        put(f"  {item.place:10} {item.kind:10} {item.key[:12]}  {item.size / 1e6:.1f} MB")
+    put(f"{'would delete' if dry_run else 'deleted'} {len(pruned)} folders, {size / 1e6:.1f} MB")
+
+
+def _facts(record: RunRecord) -> dict[str, Any]:
+    method = record.plan.method if record.plan else record.config.method.name
+    return {
+        "run": record.run_id,
+        "status": record.status,
+        "method": method,
+        "base": record.config.base.source,
+        "started": record.started,
+    }
+
+
+def _licence(folder: Path) -> str:
+    from pipeline_lib.models.folder import PipelineFolder
+
+    if not (folder / "model_index.json").is_file():
+        return "not installed"
+    card = PipelineFolder(folder).card()
+    return card.licence if card else ""

@@ -1,0 +1,122 @@
+"""Commands that use a trained concept: `generate` and `export`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.cli.output import console, put, put_json
+from pipeline_lib.errors import InputError
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.run_folder import find_run
+from pipeline_lib.steps.state import StateFolder
+
+if TYPE_CHECKING:
+    from pipeline_lib.records import ConceptRecord
+
+Strengths = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What `generate` is asked for; strengths are (identity, motion), None as recorded."""
+
+    prompts: list[str]
+    seeds: list[int]
+    strengths: Strengths
+    negative: str
+    base: str
+    out: Path
+
+
+def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> None:
+    """Samples a concept through the stock pipeline.
+
+    Args:
+        name: of a run, or a concept folder.
+        request: what to make.
+        as_json: print an object.
+    """
+    from pipeline_lib.generation.sample import SamplingSettings, generate
+    from pipeline_lib.media.write import write_video
+    from pipeline_lib.models.concept import load_concept, read_concept
+    from pipeline_lib.registry import open_base
+    from pipeline_lib.steps.shelf import resolve_device
+
+    folder = _concept_folder(name)
+    config = RunConfig.model_validate({"base": {"source": request.base or read_concept(folder).record.base}})
+    base = open_base(config, *resolve_device(config.training))
+    pipeline = base.pipeline()
+    record = load_concept(pipeline, folder, identity=request.strengths[0], motion=request.strengths[1])
+    settings = SamplingSettings.of(base.spec)
+    settings = dataclasses.replace(settings, negative_prompt=request.negative or settings.negative_prompt)
+    files = []
+    with console.status("sampling"):
+        for index, prompt in enumerate(request.prompts):
+            for seed in request.seeds:
+                text = prompt.replace("{subject}", record.trigger)
+                frames = generate(base, text, seed, settings, pipeline=pipeline)
+                path = request.out / f"{record.name}-{index}-{seed}.mp4"
+                files.append(str(write_video(frames, path, settings.frames_per_second)))
+    if as_json:
+        put_json({"files": files, "trigger": record.trigger})
+    else:
+        for file in files:
+            put(file)
+
+
+def export_concept(name: str, form: str, strengths: Strengths, out: Path | None, *, as_json: bool) -> None:
+    """Writes a LoRA or a concept folder at given strengths.
+
+    Args:
+        name: of a run, or a concept folder.
+        form: "lora" or "concept".
+        strengths: (identity, motion); None as recorded.
+        out: file or folder; beside the caller when None.
+        as_json: print an object.
+
+    Raises:
+        InputError: an unknown format, or something is in the way.
+    """
+    from pipeline_lib.models.concept import LORA_FILE, read_concept, save_concept
+
+    if form not in ("lora", "concept"):
+        raise InputError(f"unknown format {form!r}", expected="lora (diffusers and ComfyUI) or concept (a folder)")
+    concept = read_concept(_concept_folder(name))
+    record = _at(concept.record, strengths)
+    target = out or Path(f"{record.name}.safetensors" if form == "lora" else record.name)
+    if form == "lora" and target.suffix != ".safetensors":
+        raise InputError(f"{target} cannot be a LoRA", expected="a name that ends in .safetensors")
+    if target.exists():
+        raise InputError(f"{target} is there already", fix="name another one with --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
+        made = save_concept(Path(scratch) / "concept", record, concept.triple, concept.tokens)
+        shutil.move(made / LORA_FILE if form == "lora" else made, target)
+    if as_json:
+        put_json({"path": str(target), "format": form, "trigger": record.trigger})
+    else:
+        put(f"{target}: say {record.trigger!r} in the prompt")
+
+
+def _concept_folder(name: str) -> Path:
+    if (Path(name) / "concept.json").is_file():
+        return Path(name)
+    folder = find_run(StateFolder.open(), name).path / "concept"
+    if not (folder / "concept.json").is_file():
+        raise InputError(f"the run {name} has no concept yet", fix=f"finish it: mannerism resume {name}")
+    return folder
+
+
+def _at(record: ConceptRecord, strengths: Strengths) -> ConceptRecord:
+    identity, motion = strengths
+    return record.model_copy(
+        update={
+            "identity_strength": record.identity_strength if identity is None else identity,
+            "motion_strength": record.motion_strength if motion is None else motion,
+        }
+    )
