@@ -136,7 +136,7 @@ def main() -> None:
     """Prints one table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--base", default=str(zoo_folder("base")), help="a diffusers folder; the pocket base if not given")
+    parser.add_argument("--base", default=str(zoo_folder("base")), help="a diffusers folder (default: the pocket base)")
     parser.add_argument("--steps", type=int, default=15)
     arguments = parser.parse_args()
     rows = [compare(arguments.base, regularised, arguments.steps) for regularised in (False, True)]

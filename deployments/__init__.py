@@ -1,0 +1,1 @@
+"""Named runs, as `prefect.yaml` lists them: method × base × hardware."""

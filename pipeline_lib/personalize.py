@@ -57,6 +57,7 @@ def personalize(
 
 def run_in_process(config: RunConfig, state: StateFolder, on_event: OnEvent) -> RunResult:
     """Runs a config in this process; see :func:`personalize`."""
+    from pipeline_lib.steps.check import check_config
     from pipeline_lib.steps.run_folder import RunFolder, run_identity
     from pipeline_lib.steps.shelf import ModelShelf
     from pipeline_lib.steps.step import StepContext
@@ -65,6 +66,7 @@ def run_in_process(config: RunConfig, state: StateFolder, on_event: OnEvent) -> 
     finished = folder.finished(config, state.store)
     if finished is not None:
         return folder.result(finished)
+    check_config(config)
     shelf = ModelShelf(state.locks)
     try:
         record = folder.begin(config)

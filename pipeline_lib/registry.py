@@ -1,6 +1,6 @@
 """Names to implementations: the only module that knows them all.
 
-Outsiders add their own through entry points: group `mannerism.methods` (an object that follows
+Outsiders add their own through entry points: group `mannerism.methods` (a class that follows
 :class:`pipeline_lib.methods.method.Method`) and `mannerism.captioners` (a callable without arguments
 that returns a :class:`pipeline_lib.captions.captioner.Captioner`).
 """
@@ -8,7 +8,8 @@ that returns a :class:`pipeline_lib.captions.captioner.Captioner`).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from pipeline_lib.methods.method import Method
     from pipeline_lib.models.base import BaseModel
 
+_METHOD_GROUP, _CAPTIONER_GROUP = "mannerism.methods", "mannerism.captioners"
 _METHODS = {
     "set_and_sequence": "pipeline_lib.methods.set_and_sequence.method:SetAndSequence",
     "lora": "pipeline_lib.methods.baselines.lora:PlainLora",
 }
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CAPTIONERS = {"template": "pipeline_lib.captions.template:TemplateCaptioner"}
 
 
@@ -62,16 +65,22 @@ class MethodChoice:
 
 def method_names() -> list[str]:
     """Names of all methods, built in and installed."""
-    return [*_METHODS, *(point.name for point in entry_points(group="mannerism.methods"))]
+    return _names(_METHODS, _METHOD_GROUP)
 
 
 def choose_method(config: RunConfig) -> MethodChoice:
     """The method of a run, its preset and its settings.
 
+    Args:
+        config: its `method` section, and its base for the default preset.
+
+    Returns:
+        The method and its validated settings: the preset's, overridden by the config's.
+
     Raises:
         ConfigError: no such method, preset or setting, or a bad value.
     """
-    method = _method(config.method.name)
+    method = _method(config)
     preset = config.method.preset or default_preset(config.base.source)
     if preset not in method.presets:
         raise _unknown("method.preset", preset, method.presets)
@@ -87,6 +96,29 @@ def default_preset(source: str) -> str:
     return BASES[source].preset if source in BASES else "portable"
 
 
+def base_source(config: RunConfig) -> str:
+    """What :func:`pipeline_lib.models.load.load_base` takes: the folder behind a name, a folder, or a hub id.
+
+    Args:
+        config: its `base.source`.
+
+    Returns:
+        The source; what is in it is not looked at.
+
+    Raises:
+        ConfigError: no such name or folder, or a name whose models are not installed.
+    """
+    source = config.base.source
+    if source in BASES:
+        folder = BASES[source].folder
+        if not (folder / "model_index.json").is_file():
+            raise ConfigError(f"the base {source!r} is not part of this installation", fix="name a diffusers folder")
+        return str(folder)
+    if not Path(source).expanduser().exists() and not _HUB_ID.fullmatch(source):
+        raise _unknown("base.source", source, BASES, "or a diffusers folder, or a hub id like org/name")
+    return source
+
+
 def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
     """The base of a run; its weights are read when first used.
 
@@ -95,6 +127,9 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
         device: "cpu", "cuda" or "cuda:N".
         dtype: "float32" or "bfloat16".
 
+    Returns:
+        The base.
+
     Raises:
         InputError: nothing usable there.
     """
@@ -102,40 +137,48 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
 
     from pipeline_lib.models.load import load_base
 
-    source = config.base.source
-    folder = BASES[source].folder if source in BASES else None
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"the base {source!r} is not part of this installation", fix="name a diffusers folder")
-    if folder is None and "/" not in source and not Path(source).exists():
-        raise _unknown("base.source", source, BASES, "or a diffusers folder, or a hub id like org/name")
-    return load_base(
-        str(folder or source), device=device, dtype=getattr(torch, dtype), revision=config.base.revision or None
-    )
+    revision = config.base.revision or None
+    return load_base(base_source(config), device=device, dtype=getattr(torch, dtype), revision=revision)
+
+
+def check_captioner(config: RunConfig) -> None:
+    """Raises ConfigError where the captioner is neither a known name nor a model folder."""
+    name = config.concept.captioner
+    known = _names(_CAPTIONERS, _CAPTIONER_GROUP)
+    if name not in known and not Path(name).expanduser().is_dir():
+        raise _unknown("concept.captioner", name, known, "or a folder of a vision-language model")
 
 
 def open_captioner(config: RunConfig) -> Captioner:
     """The captioner of a run.
 
+    Args:
+        config: its `concept.captioner`: a name, built in or installed, or a model folder.
+
+    Returns:
+        The captioner, loaded.
+
     Raises:
         ConfigError: neither a known name nor a model folder.
     """
+    check_captioner(config)
     name = config.concept.captioner
-    if name in _CAPTIONERS:
-        captioner: Captioner = _load(_CAPTIONERS[name])()
-        return captioner
-    for point in entry_points(group="mannerism.captioners", name=name):
-        made: Captioner = point.load()()
-        return made
-    if not Path(name).expanduser().is_dir():
-        raise _unknown("concept.captioner", name, _CAPTIONERS, "or a folder of a vision-language model")
-    from pipeline_lib.captions.vlm import VLMCaptioner
+    captioner: Captioner | None = _made(name, _CAPTIONERS, _CAPTIONER_GROUP)
+    if captioner is None:
+        from pipeline_lib.captions.vlm import VLMCaptioner
 
-    fallback: Captioner = _load(_CAPTIONERS["template"])()
-    return VLMCaptioner(Path(name).expanduser(), fallback)
+        captioner = VLMCaptioner(Path(name).expanduser(), _made("template", _CAPTIONERS, _CAPTIONER_GROUP))
+    return captioner
 
 
 def encoder_folder(config: RunConfig) -> Path | None:
     """Folder of the image-text encoder that scores a run's samples; None where there is none.
+
+    Args:
+        config: its `evaluation.encoder`: "none", "auto" for the one that comes with the base, or a folder.
+
+    Returns:
+        The folder of a CLIP model, or None.
 
     Raises:
         ConfigError: a folder was named and is not there.
@@ -159,19 +202,30 @@ def open_encoder(folder: Path, device: str) -> ImageTextEncoder:
     return ClipEncoder(folder, device=device)
 
 
-def _method(name: str) -> Method:
-    if name in _METHODS:
-        method: Method = _load(_METHODS[name])()
-        return method
-    for point in entry_points(group="mannerism.methods", name=name):
-        other: Method = point.load()()
-        return other
-    raise _unknown("method.name", name, method_names())
+def check_method_name(config: RunConfig) -> None:
+    """Raises ConfigError where there is no method of that name."""
+    if config.method.name not in method_names():
+        raise _unknown("method.name", config.method.name, method_names())
 
 
-def _load(target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    return getattr(import_module(module), attribute)
+def _method(config: RunConfig) -> Method:
+    check_method_name(config)
+    method: Method = _made(config.method.name, _METHODS, _METHOD_GROUP)
+    return method
+
+
+def _names(built_in: Mapping[str, str], group: str) -> list[str]:
+    return [*built_in, *(point.name for point in entry_points(group=group))]
+
+
+def _made(name: str, built_in: Mapping[str, str], group: str) -> Any:
+    """What a name stands for, built in or installed; None where it stands for nothing."""
+    if name in built_in:
+        module, _, attribute = built_in[name].partition(":")
+        return getattr(import_module(module), attribute)()
+    for point in entry_points(group=group, name=name):
+        return point.load()()
+    return None
 
 
 def _over(ground: Any, values: Any) -> dict[str, Any]:

@@ -130,6 +130,12 @@ class RunConfig(Section):
 def load_config(path: Path) -> RunConfig:
     """Reads a YAML config; relative paths in it are relative to the file.
 
+    Args:
+        path: of the file.
+
+    Returns:
+        The config, its paths absolute.
+
     Raises:
         ConfigError: not readable, not YAML, or a key or value that is not valid; names file and key.
     """
@@ -153,6 +159,9 @@ def parse_config(values: Mapping[str, Any], origin: str = "the config") -> RunCo
         values: sections and their keys, as in YAML.
         origin: what the error message calls the source.
 
+    Returns:
+        The validated config.
+
     Raises:
         ConfigError: an unknown key (the nearest valid one is named) or a value that is not valid.
     """
@@ -164,6 +173,13 @@ def parse_config(values: Mapping[str, Any], origin: str = "the config") -> RunCo
 
 def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     """The config with `key=value` overrides; keys are dotted, values are YAML.
+
+    Args:
+        config: left as it is.
+        settings: e.g. `method.settings.rank=4`; a later one wins.
+
+    Returns:
+        A new config.
 
     Raises:
         ConfigError: not of the form `key=value`, an unknown key, or a value that is not valid.

@@ -17,6 +17,7 @@ def derived_seed(seed: int, purpose: str, *counters: int) -> int:
     Args:
         seed: the run's seed.
         purpose: what the draw is for, e.g. "noise"; distinct purposes are independent.
+        *counters: what tells draws for one purpose apart, e.g. step and sample.
 
     Returns:
         A non-negative integer below 2**63.

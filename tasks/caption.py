@@ -7,7 +7,7 @@ from tasks.session import current_session
 from tasks.stage_task import stage_task
 
 
-@stage_task
+@stage_task("caption")
 def caption(clips: StepResult) -> StepResult:
     """Takes given captions, or asks the captioner."""
     return current_session().step("caption", {"clips": clips})

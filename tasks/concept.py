@@ -8,7 +8,7 @@ from tasks.session import current_session
 from tasks.stage_task import stage_task
 
 
-@stage_task
+@stage_task("concept")
 def concept(plan: RunPlan, made: dict[str, StepResult]) -> StepResult:
     """Writes the concept of the last stage, with its plain LoRA."""
     return current_session().step("concept", {name: made[name] for name in ("clips", "captions", "stage")}, plan=plan)

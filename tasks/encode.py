@@ -7,7 +7,7 @@ from tasks.session import current_session
 from tasks.stage_task import stage_task
 
 
-@stage_task
+@stage_task("encode")
 def encode(clips: StepResult, captions: StepResult) -> StepResult:
     """Encodes once for all stages."""
     return current_session().step("encode", {"clips": clips, "captions": captions})

@@ -7,7 +7,7 @@ from tasks.session import current_session
 from tasks.stage_task import stage_task
 
 
-@stage_task
+@stage_task("prepare")
 def prepare() -> StepResult:
     """Decodes and fits the inputs."""
     return current_session().step("prepare", {})

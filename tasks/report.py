@@ -8,7 +8,7 @@ from tasks.session import current_session
 from tasks.stage_task import stage_task
 
 
-@stage_task
+@stage_task("report")
 def report(plan: RunPlan, made: dict[str, StepResult], stages: dict[str, StepResult]) -> StepResult:
     """Writes the self-contained page."""
     parts = {name: result for name, result in made.items() if name != "stage"}

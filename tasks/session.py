@@ -17,6 +17,7 @@ from pipeline_lib.errors import PipelineError, ResourceError, WorkerError
 from pipeline_lib.processes.worker_child import WorkerChild
 from pipeline_lib.records import Record
 from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.check import check_config
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.run_folder import RunFolder, RunRecord, RunResult, run_identity
 from pipeline_lib.steps.state import StateFolder
@@ -50,6 +51,8 @@ class RunSession:
         self.store = state.store
         self.folder = RunFolder(state, run_identity(config))
         self.finished = self.folder.finished(config, self.store)
+        if self.finished is None:
+            check_config(config)
         self.steps: dict[str, StepResult] = {}
         self._on_event = on_event
         self._micro_batch, self._shrunk = config.training.micro_batch, False
@@ -91,6 +94,9 @@ class RunSession:
             refs: earlier results that it needs, by the names that the step gives them.
             on_event: told about this step's events, besides the session's own listener.
             **more: records that it needs: `plan`, `spec`.
+
+        Returns:
+            The result, kept in :attr:`steps` too.
 
         Raises:
             PipelineError: what went wrong in the worker.

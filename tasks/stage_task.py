@@ -18,34 +18,44 @@ P = ParamSpec("P")
 RETRIES = 2
 
 
-def stage_task(body: Callable[P, StepResult]) -> Callable[P, StepResult]:
+def stage_task(run_name: str) -> Callable[[Callable[P, StepResult]], Callable[P, StepResult]]:
     """Makes a Prefect task of a function that returns a step's result.
 
     Where the result was found rather than made, the task run's state is named "Cached". The call itself
     returns the result, or raises what the body raised.
+
+    Args:
+        run_name: name of the task run; may hold the body's parameters in braces.
+
+    Returns:
+        The decorator.
     """
 
-    @task(
-        name=body.__name__,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        result_serializer="json",
-        retries=RETRIES,
-        retry_delay_seconds=1,
-        retry_condition_fn=_worth_retrying,
-    )
-    @wraps(body)
-    def run(*args: P.args, **kwargs: P.kwargs) -> StepResult | State[StepResult]:
-        result = body(*args, **kwargs)
-        return Completed(name="Cached", data=result) if result.found else result
+    def decorate(body: Callable[P, StepResult]) -> Callable[P, StepResult]:
+        @task(
+            name=body.__name__,
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            result_serializer="json",
+            retries=RETRIES,
+            retry_delay_seconds=1,
+            retry_condition_fn=_worth_retrying,
+        )
+        @wraps(body)
+        def run(*args: P.args, **kwargs: P.kwargs) -> StepResult | State[StepResult]:
+            result = body(*args, **kwargs)
+            return Completed(name="Cached", data=result) if result.found else result
 
-    @wraps(body)
-    def call(*args: P.args, **kwargs: P.kwargs) -> StepResult:
-        state: State[Any] = run(*args, return_state=True, **kwargs)
-        result: StepResult = state.result()
-        return result
+        @wraps(body)
+        def call(*args: P.args, **kwargs: P.kwargs) -> StepResult:
+            state: State[Any] = run(*args, return_state=True, **kwargs)
+            result: StepResult = state.result()
+            return result
 
-    return call
+        return call
+
+    return decorate
 
 
 def _worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

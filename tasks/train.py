@@ -9,7 +9,7 @@ from tasks.stage_task import stage_task
 from tasks.watch import StageWatch
 
 
-@stage_task
+@stage_task("train-{spec.name}")
 def train(spec: StageSpec, inputs: dict[str, StepResult]) -> StepResult:
     """Trains the stage in the worker; its steps become progress and metrics on the way."""
     session = current_session()

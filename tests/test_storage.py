@@ -17,11 +17,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors import safe_open
 
 from pipeline_lib.errors import ArtifactError, ResourceError, StopRequested
 from pipeline_lib.records import ArtifactRef
 from pipeline_lib.storage import Artifact, ArtifactStore, disk_errors, write_atomic
+from pipeline_lib.storage.tensors import save_tensors
 
 KIND = "latents"
 
@@ -313,9 +314,25 @@ def test_write_atomic_replaces_whole_files_and_leaves_no_trace(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_tensors_come_back_equal(store: ArtifactStore) -> None:
-    from safetensors.torch import load_file
+TENSORS = {"b": torch.arange(12.0).reshape(3, 4).T, "a": torch.ones(5, dtype=torch.bfloat16), "none": torch.zeros(0, 2)}
+HEADER = {f"word {index}": f"“{index}”" for index in range(16)}
 
-    tensors = {"latents": torch.arange(12.0).reshape(3, 4)}
-    made = store.build(KIND, key_of(store), lambda folder: save_file(tensors, folder / "latents.safetensors"))
-    assert torch.equal(load_file(made.folder / "latents.safetensors")["latents"], tensors["latents"])
+
+def test_tensors_come_back_equal(store: ArtifactStore) -> None:
+    made = store.build(KIND, key_of(store), lambda folder: save_tensors(folder / "t.safetensors", TENSORS, HEADER))
+    with safe_open(made.folder / "t.safetensors", framework="pt") as file:
+        assert file.metadata() == HEADER
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert found.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype
+
+
+def test_equal_tensors_are_equal_bytes_in_two_processes(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.test_storage import HEADER, TENSORS, save_tensors\n"
+        "save_tensors(Path(sys.argv[1]), dict(reversed(TENSORS.items())), dict(reversed(HEADER.items())))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "child")], check=True, cwd=Path(__file__).parents[1])
+    save_tensors(tmp_path / "parent", TENSORS, HEADER)
+    assert (tmp_path / "child").read_bytes() == (tmp_path / "parent").read_bytes()

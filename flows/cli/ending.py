@@ -28,19 +28,17 @@ def ended(app: typer.Typer, arguments: Sequence[str]) -> int:
     Returns:
         0 done, 2 bad input, 1 our fault or the machine's, 130 stopped by Ctrl-C.
     """
-    import click
-
     try:
         code = app(list(arguments), standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort, StopRequested):
+    except (KeyboardInterrupt, StopRequested):
         return _told("stopped; run the same command again to go on", INTERRUPTED, arguments)
     except PipelineError as error:
         log = "" if error.exit_code == 2 else _logged(error)
         return _told(f"{error}{log}", error.exit_code, arguments)
     except Exception as error:
+        if (show := getattr(error, "show", None)) is not None:  # a usage error: typer's own, whose home moves
+            show()
+            return 2
         return _told(f"{type(error).__name__}: {error}{_logged(error)}", 1, arguments)
     return code if isinstance(code, int) else 0
 

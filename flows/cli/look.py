@@ -19,6 +19,9 @@ KEPT_KINDS = ("clips", "captions", "stage", "samples", "scores", "concept", "rep
 def init_config(path: Path) -> None:
     """Writes a config with every key, its default and its meaning.
 
+    Args:
+        path: of the new file; missing folders are made.
+
     Raises:
         InputError: there is a file already.
     """

@@ -28,6 +28,9 @@ def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str
         source: a config file, or something to learn from.
         options: setting to value; empty ones are left alone.
         settings: `key=value`, which go before.
+
+    Returns:
+        The validated config.
     """
     path = Path(source).expanduser()
     if path.suffix.lower() in CONFIG_SUFFIXES:

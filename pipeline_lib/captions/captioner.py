@@ -17,7 +17,7 @@ class Captioner(Protocol):
     def name(self) -> str:
         """What wrote the caption, for provenance."""
 
-    def caption(self, frames: NDArray[np.uint8], subject: str) -> Caption:
+    def caption(self, frames: NDArray[np.uint8], subject: str, *, unordered: bool = False) -> Caption:
         """Captions one clip, or one image.
 
         The same frames and words give the same caption.
@@ -25,6 +25,8 @@ class Captioner(Protocol):
         Args:
             frames: (frames, height, width, 3) uint8 RGB; one frame is an image, which has no motion.
             subject: the user's bare noun for what the clip shows ("dog").
+            unordered: the frames are a set of pictures of one subject, not a clip: there is no motion,
+                and what differs between the pictures is left out.
 
         Returns:
             A caption whose `class_noun` is the user's noun; no field is longer than

@@ -45,6 +45,12 @@ def clean_text(text: str, longest: int = MAX_FIELD) -> str:
 def clean_noun(subject: str) -> str:
     """The user's noun without article, made harmless.
 
+    Args:
+        subject: what the user calls the subject; untrusted.
+
+    Returns:
+        The noun, at most 60 characters, e.g. "dog" for "a dog".
+
     Raises:
         InputError: nothing is left.
     """
@@ -72,6 +78,9 @@ def parse_fields(text: str) -> Caption:
 
     Args:
         text: untrusted; `class_noun` is required, the other fields may be missing.
+
+    Returns:
+        The caption; fields that were missing are empty.
 
     Raises:
         InputError: no field can be read, or `class_noun` is missing.

@@ -68,6 +68,9 @@ def track_subject(masks: NDArray[np.bool_], flow: NDArray[np.float32]) -> Track 
     Args:
         masks: (frames, height, width) bool.
         flow: of :func:`small_flow`.
+
+    Returns:
+        The track, interpolated over frames without a mask; or None.
     """
     count, height, width = masks.shape
     areas = masks.reshape(count, -1).sum(1)
@@ -115,6 +118,9 @@ def camera_motion(masks: NDArray[np.bool_], flow: NDArray[np.float32]) -> Camera
     Args:
         masks: (frames, height, width) bool, the subject.
         flow: of :func:`small_flow`.
+
+    Returns:
+        Means over all frames in which some border is free; zeros where there is none.
     """
     height, width = flow.shape[1:3]
     rows, columns = np.mgrid[0:height, 0:width]

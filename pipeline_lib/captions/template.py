@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +17,10 @@ from pipeline_lib.records import Caption
 
 _MOST_PIXELS = 20_000
 _MOST_FRAMES, _SIDE = 64, 96
+_LEAST_OWN = 0.2
 _LEAST_AREA, _MIDDLE = 0.005, 0.3
 _NIGHT, _WARM = 195.0, 1.35
+_WHITE, _MOST_GAIN = 250.0, 2.5
 
 
 class TemplateCaptioner:
@@ -32,26 +37,48 @@ class TemplateCaptioner:
     def __init__(self, appearance: str = "", background: str = "") -> None:
         self._appearance, self._background = appearance, background
 
-    def caption(self, frames: NDArray[np.uint8], subject: str) -> Caption:
+    def caption(self, frames: NDArray[np.uint8], subject: str, *, unordered: bool = False) -> Caption:
         """See :class:`~pipeline_lib.captions.captioner.Captioner`."""
         noun = clean_noun(subject)
-        frames = _reduced(frames)
-        masks = _subject_masks(frames)
-        inside, outside = _sample(frames[masks]), _sample(frames[~masks])
-        surround = name_shares(outside)
-        # A colour that the background has as well is likely not the subject's own.
-        shares = name_shares(inside)
-        own = np.maximum(shares - 0.5 * surround, 0)
-        colours = say_colours(own / own.sum() if own.sum() > 0.2 else shares)
-        motion, camera = _motion(frames, masks)
+        groups = [frame[None] for frame in frames] if unordered else [frames]
+        looks = [_measure(_reduced(group)) for group in groups]
+        shares = np.mean([look.colours for look in looks], axis=0)
         return Caption(
             class_noun=noun,
-            static=", ".join(part for part in (self._appearance, colours) if part),
-            motion=motion,
-            camera=camera,
-            background=self._background or f"on {_article(say_colours(surround))} background",
-            light=_light(frames),
+            static=", ".join(part for part in (self._appearance, say_colours(shares)) if part),
+            motion=looks[0].motion,
+            camera=looks[0].camera,
+            background=self._background or _agreed([look.background for look in looks]),
+            light=_agreed([look.light for look in looks]),
         )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was measured of one clip or picture; `colours` are shares of the subject's named colours."""
+
+    colours: NDArray[np.float64]
+    background: str
+    light: str
+    motion: str
+    camera: str
+
+
+def _measure(frames: NDArray[np.uint8]) -> _Look:
+    masks, white = _subject_masks(frames), _white(frames)
+    light = _light(white)
+    seen = frames if light == "in daylight" else _in_daylight(frames, white)
+    inside, surround = name_shares(_sample(seen[masks])), name_shares(_sample(seen[~masks]))
+    # A colour that the background has as well is likely not the subject's own.
+    own = np.maximum(inside - 0.5 * surround, 0)
+    colours = own / own.sum() if own.sum() > _LEAST_OWN else inside
+    background = f"on {_article(say_colours(surround))} background"
+    return _Look(colours, background, light, *_motion(frames, masks))
+
+
+def _agreed(words: Sequence[str]) -> str:
+    """What all pictures of a set have in common; "" where they differ."""
+    return words[0] if len(set(words)) == 1 else ""
 
 
 def _reduced(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -88,14 +115,25 @@ def _motion(frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> tuple[str, s
     return (say_motion(track) if track else ""), say_camera(camera_motion(masks, flow))
 
 
-def _light(frames: NDArray[np.uint8]) -> str:
-    """Judged by the brightest places, as if they were white: dim is night, warm is dusk."""
+def _white(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean colour of the brightest places, which are taken for white things under the clip's light."""
     pixels = _sample(frames.reshape(-1, 3)).astype(np.float64)
     brightness = pixels.sum(1)
-    red, green, blue = pixels[brightness >= np.percentile(brightness, 98)].mean(0) + 1
-    if max(red, green, blue) < _NIGHT:
+    return np.asarray(pixels[brightness >= np.percentile(brightness, 98)].mean(0) + 1)
+
+
+def _light(white: NDArray[np.float64]) -> str:
+    """Dim is night, warm is dusk."""
+    red, green, blue = white
+    if white.max() < _NIGHT:
         return "at night"
     return "at dusk" if red / blue > _WARM and green / blue > 1 else "in daylight"
+
+
+def _in_daylight(frames: NDArray[np.uint8], white: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The frames as they would look in white light, so that colours get the names people give them."""
+    gain = np.clip(_WHITE / white, 1, _MOST_GAIN)
+    return np.minimum(frames * gain, 255).astype(np.uint8)
 
 
 def _sample(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

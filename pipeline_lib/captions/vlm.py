@@ -47,17 +47,19 @@ class VLMCaptioner:
     def __init__(
         self,
         model_folder: Path,
-        *,
         fallback: Captioner | None = None,
+        *,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         num_frames: int = 16,
         max_new_tokens: int = 256,
     ) -> None:
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(model_folder, local_files_only=True)
+            self._processor: Any = AutoProcessor.from_pretrained(
+                model_folder, local_files_only=True, trust_remote_code=False
+            )
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                model_folder, dtype=dtype, local_files_only=True, use_safetensors=True
+                model_folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
@@ -73,35 +75,37 @@ class VLMCaptioner:
         self.name = f"vlm:{Path(model_folder).name}"
         self.notes: tuple[str, ...] = ()
 
-    def caption(self, frames: NDArray[np.uint8], subject: str) -> Caption:
+    def caption(self, frames: NDArray[np.uint8], subject: str, *, unordered: bool = False) -> Caption:
         """See :class:`~pipeline_lib.captions.captioner.Captioner`."""
         noun = clean_noun(subject)
-        answer = self._answer(frames, noun)
+        answer = self._answer(frames, noun, unordered)
         found = {name: value for name, value in read_fields(answer).items() if name in _VALUES}
-        if len(frames) == 1:
+        if len(frames) == 1 or unordered:
             found |= {"motion": "", "camera": ""}
         missing = [name for name in _VALUES if name not in found]
         self.notes = ()
         if missing:
-            rest = self._fallback.caption(frames, noun)
+            rest = self._fallback.caption(frames, noun, unordered=unordered)
             found |= {name: getattr(rest, name) for name in missing}
             told = "gave no field that can be read" if len(missing) == len(_VALUES) else "left fields out"
             self.notes = (f"{self.name} {told}: {', '.join(missing)} from the {self._fallback.name} captioner",)
         return Caption(class_noun=noun, **found)
 
     @torch.inference_mode()
-    def _answer(self, frames: NDArray[np.uint8], noun: str) -> str:
-        inputs = self._inputs(frames, noun).to(self._device, self._model.dtype)
+    def _answer(self, frames: NDArray[np.uint8], noun: str, unordered: bool) -> str:
+        inputs = self._inputs(frames, noun, unordered).to(self._device, self._model.dtype)
         tokens = self._model.generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False)
         said = tokens[:, inputs["input_ids"].shape[1] :]
         text: str = self._processor.batch_decode(said, skip_special_tokens=True)[0]
         return text
 
-    def _inputs(self, frames: NDArray[np.uint8], noun: str) -> Any:
+    def _inputs(self, frames: NDArray[np.uint8], noun: str, unordered: bool = False) -> Any:
         picks = np.linspace(0, len(frames) - 1, min(self._num_frames, len(frames))).round().astype(int)
         shown = [frames[pick] for pick in picks]
-        video = len(shown) > 1 and getattr(self._processor, "video_processor", None) is not None
-        question = QUESTION.format(kind="video" if len(shown) > 1 else "picture", subject=noun)
+        moving = len(shown) > 1 and not unordered
+        # A model without a video processor gets the frames as pictures.
+        video = moving and getattr(self._processor, "video_processor", None) is not None
+        question = QUESTION.format(kind="video" if moving else "picture", subject=noun)
         media = [{"type": "video"}] if video else [{"type": "image"} for _ in shown]
         message = [{"role": "user", "content": [*media, {"type": "text", "text": question}]}]
         prompt = self._processor.apply_chat_template(message, add_generation_prompt=True)

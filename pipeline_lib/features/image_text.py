@@ -125,6 +125,9 @@ def preprocessing_id(settings: dict[str, Any]) -> str:
 
     Args:
         settings: the image processor's `to_dict()`.
+
+    Returns:
+        The id; equal for settings that treat pixels alike.
     """
     acting = {key: settings.get(key) for key in _ACTING_SETTINGS}
     digest = hashlib.sha256(repr(sorted(acting.items())).encode()).hexdigest()[:8]

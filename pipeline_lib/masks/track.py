@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline_lib.errors import ArtifactError
+from pipeline_lib.storage import replacing
 
 _FILE = "masks.npz"
 
@@ -75,16 +75,19 @@ class MaskTrack:
     def save(self, folder: Path) -> Path:
         """Writes `masks.npz`, at 8 bits a pixel."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{_FILE}"
-        with temporary.open("wb") as file:
+        with replacing(folder / _FILE) as file:
             np.savez_compressed(file, masks=np.rint(self.masks * 255).astype(np.uint8))
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary.replace(folder / _FILE)
+        return folder / _FILE
 
     @classmethod
     def load(cls, folder: Path) -> MaskTrack:
         """Reads what :meth:`save` wrote.
+
+        Args:
+            folder: where it was saved.
+
+        Returns:
+            The track; its masks went through 8 bits.
 
         Raises:
             ArtifactError: the file is missing or damaged.

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -24,12 +24,21 @@ _FIX = "shorten or shrink it, or re-encode it as H.264 mp4"
 class DecodingChild:
     """A running child whose standard output is read in pieces while its messages are collected.
 
+    Args:
+        command: the program's path and its arguments.
+        limits: of memory and time.
+        name: of the file, for messages.
+        wanted: whether a line of standard error is kept; by default every line that is not empty.
+
     Attributes:
-        messages: lines of standard error, up to a cap, filled by a thread.
+        messages: lines of standard error that are wanted, up to a cap, filled by a thread.
     """
 
-    def __init__(self, command: Sequence[str], limits: ChildLimits, name: str) -> None:
+    def __init__(
+        self, command: Sequence[str], limits: ChildLimits, name: str, wanted: Callable[[str], bool] = bool
+    ) -> None:
         self.messages: list[str] = []
+        self._wanted = wanted
         self._limits, self._name, self._timed_out, self._stopped = limits, name, False, False
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(limits.memory_bytes), str(limits.cpu_seconds)]
         self._process = subprocess.Popen(
@@ -102,8 +111,9 @@ class DecodingChild:
         assert stream is not None
         with stream:
             while line := stream.readline(_MAX_LINE):
-                if len(self.messages) < _MAX_LINES:
-                    self.messages.append(line.decode("utf-8", "replace").rstrip("\r\n"))
+                text = line.decode("utf-8", "replace").rstrip("\r\n")
+                if len(self.messages) < _MAX_LINES and self._wanted(text):
+                    self.messages.append(text)
 
     @property
     def _stdout(self) -> IO[bytes]:
@@ -112,18 +122,21 @@ class DecodingChild:
 
 
 @contextmanager
-def decoding_child(command: Sequence[str], limits: ChildLimits, name: str) -> Iterator[DecodingChild]:
+def decoding_child(
+    command: Sequence[str], limits: ChildLimits, name: str, wanted: Callable[[str], bool] = bool
+) -> Iterator[DecodingChild]:
     """A child that is gone when the block is left, however it is left.
 
     Args:
         command: the program's path and its arguments.
         limits: of memory and time.
         name: of the file, for messages.
+        wanted: which lines of its messages to keep; all that are not empty by default.
 
     Yields:
         The running child; call `finish` or `stop` before leaving the block.
     """
-    child = DecodingChild(command, limits, name)
+    child = DecodingChild(command, limits, name, wanted)
     try:
         yield child
     finally:
@@ -132,6 +145,14 @@ def decoding_child(command: Sequence[str], limits: ChildLimits, name: str) -> It
 
 def run_to_end(command: Sequence[str], limits: ChildLimits, name: str) -> bytes:
     """The whole standard output of a limited child.
+
+    Args:
+        command: the program's path and its arguments.
+        limits: of memory and time.
+        name: of the file, for messages.
+
+    Returns:
+        All that it wrote.
 
     Raises:
         MediaError: the child hit a limit, was killed by a signal, or failed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline_lib.errors import ArtifactError
 from pipeline_lib.records import ClipRecord
+from pipeline_lib.storage import replacing, write_atomic
 
 _FRAMES, _RECORD = "frames.npy", "clip.json"
 
@@ -36,21 +36,19 @@ class Clip:
     def save(self, folder: Path) -> None:
         """Writes `frames.npy` and `clip.json`; the record last."""
         folder.mkdir(parents=True, exist_ok=True)
-        frames_file = folder / f".{_FRAMES}"
-        with frames_file.open("wb") as file:
+        with replacing(folder / _FRAMES) as file:
             np.save(file, np.ascontiguousarray(self.frames), allow_pickle=False)
-            _sync(file.fileno())
-        frames_file.replace(folder / _FRAMES)
-        record_file = folder / f".{_RECORD}"
-        with record_file.open("w", encoding="utf-8") as text:
-            text.write(self.record.model_dump_json(indent=1))
-            text.flush()
-            _sync(text.fileno())
-        record_file.replace(folder / _RECORD)
+        write_atomic(folder / _RECORD, self.record.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> Clip:
         """Reads what :meth:`save` wrote.
+
+        Args:
+            folder: where it was saved.
+
+        Returns:
+            The clip, frames and record checked against each other.
 
         Raises:
             ArtifactError: a file is missing, or the two do not fit each other.
@@ -63,7 +61,3 @@ class Clip:
         if frames.dtype != np.uint8 or frames.shape != (record.num_frames, record.height, record.width, 3):
             raise ArtifactError(f"{folder}: the frames ({frames.shape}, {frames.dtype}) do not fit their record")
         return cls(frames, record)
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)

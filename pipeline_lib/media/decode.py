@@ -12,7 +12,7 @@ from pipeline_lib.media.child import DecodingChild, decoding_child
 from pipeline_lib.media.ffmpeg_command import Scaling, decode_command
 from pipeline_lib.media.fitting import Fit
 from pipeline_lib.media.limits import MediaLimits
-from pipeline_lib.media.survey import Survey
+from pipeline_lib.media.survey import Survey, is_error
 from pipeline_lib.media.tonemap import tone_map
 
 
@@ -39,7 +39,8 @@ def decode_frames(
     scaling = fit.scaling(pixel_format, deinterlace=seen.interlaced)
     frames = np.empty((len(picks), fit.height, fit.width, 3), np.uint8)
     transparent = False
-    with decoding_child(decode_command(path, header, scaling), limits.child, path.name) as child:
+    command = decode_command(path, header, scaling, limits.frame_pixels)
+    with decoding_child(command, limits.child, path.name, is_error) as child:
         position = 0
         for index in range(int(picks[-1]) + 1):
             raw = _next_frame(child, scaling, index, path)

@@ -37,6 +37,9 @@ class FfmpegBinary:
 def ffmpeg_binary() -> FfmpegBinary:
     """The system's ffmpeg, or the one in imageio-ffmpeg's wheel.
 
+    Returns:
+        Its path and major version; 99 where its banner names none, as a build from git.
+
     Raises:
         ResourceError: there is none that runs.
     """
@@ -77,11 +80,20 @@ class Scaling:
         return self.crop_height * self.crop_width * {"rgb24": 3, "rgba": 4, "rgb48le": 6}[self.pixel_format]
 
 
-def decode_command(path: Path, header: Header, scaling: Scaling) -> list[str]:
+def decode_command(path: Path, header: Header, scaling: Scaling, max_pixels: int) -> list[str]:
     """The command that writes every frame, upright and scaled, as raw video to standard output.
 
     Frames are scaled inside ffmpeg, one at a time: no full-size clip is ever held. Its messages carry
     one `showinfo` line per frame, with the frame's time stamp.
+
+    Args:
+        path: of the video.
+        header: which stream, and how it is coded.
+        scaling: what to hand over.
+        max_pixels: of a frame; larger ones are an error of the decoder.
+
+    Returns:
+        Program and arguments.
     """
     binary = ffmpeg_binary()
     source = ffmpeg.input(
@@ -89,6 +101,8 @@ def decode_command(path: Path, header: Header, scaling: Scaling) -> list[str]:
         protocol_whitelist="file,pipe",
         format_whitelist=ALLOWED_FORMATS,
         threads=_THREADS,
+        # A stream may grow beyond what its header says.
+        max_pixels=max_pixels,
     )
     picture = _scaled(source[str(header.stream)], header, scaling)
     if (scaling.crop_height, scaling.crop_width) != (scaling.height, scaling.width):

@@ -74,6 +74,13 @@ class Header:
 def read_header(path: Path, limits: MediaLimits) -> Header:
     """The header of a video file.
 
+    Args:
+        path: of the file; untrusted, opened in a limited child.
+        limits: caps on the child and on what the header may announce.
+
+    Returns:
+        What the container says, before a frame is decoded.
+
     Raises:
         MediaError: not a container that we read, no video in it, or larger than the caps.
     """

@@ -46,6 +46,9 @@ def load_image(path: Path, size: tuple[int, int] | None, limits: MediaLimits) ->
         size: height and width to fit it to; None reads it for its facts only.
         limits: caps.
 
+    Returns:
+        The image, its facts, and what was converted.
+
     Raises:
         MediaError: it cannot be read to its end, or is too large.
     """

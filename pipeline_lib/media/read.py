@@ -41,7 +41,7 @@ def read_clips(
     Args:
         paths: files.
         rules: the base's.
-        shot: which shot to use, counted from 0; None takes the longest.
+        shot: index of the shot to use, from 0 (notes and messages count from 1); None takes the longest.
         limits: caps on each file.
 
     Returns:
@@ -100,7 +100,7 @@ def _one_shot(source: VideoSource, rules: FrameRules, asked: int | None, limits:
     fit = fit_size(*size, rules.height, rules.width)
     shots = find_shots(seen.thumbnails, seen.frame_seconds)
     used = _choose_shot(facts.name, shots, asked)
-    part = f"{facts.name}, shot {used} of {len(shots)}" if len(shots) > 1 else facts.name
+    part = f"{facts.name}, shot {used + 1} of {len(shots)}" if len(shots) > 1 else facts.name
     timing = _timing(seen, shots[used], rules, part, limits)
     frames, decoded = decode_frames(source.path, seen, fit, timing.picks + shots[used].start, limits)
     notes = [*_source_notes(seen), *_shot_notes(shots, used, seen.times), *timing.notes, *fit.notes(*size), *decoded]
@@ -130,9 +130,9 @@ def _choose_shot(name: str, shots: Sequence[Shot], asked: int | None) -> int:
         return max(range(len(shots)), key=lambda index: (shots[index].stop - shots[index].start, -index))
     if not 0 <= asked < len(shots):
         raise MediaError(
-            f"{name} has no shot {asked}",
+            f"{name} has no shot {asked + 1}",
             got=f"{len(shots)} shots",
-            expected=f"a number from 0 to {len(shots) - 1}",
+            expected=f"a number from 1 to {len(shots)}",
             fix="leave the shot out to use the longest",
         )
     return asked
@@ -142,33 +142,31 @@ def _shot_notes(shots: Sequence[Shot], used: int, times: NDArray[np.float64]) ->
     if len(shots) == 1:
         return []
     parts = []
-    for index, shot in enumerate(shots):
+    for number, shot in enumerate(shots, 1):
         end = times[min(shot.stop, len(times) - 1)]
-        parts.append(f"{index}: {times[shot.start]:.1f}-{end:.1f} s")
-    return [f"{len(shots)} shots ({', '.join(parts[:12])}{', ...' if len(parts) > 12 else ''}): shot {used} is used"]
+        parts.append(f"{number}: {times[shot.start]:.1f}-{end:.1f} s")
+    return [
+        f"{len(shots)} shots ({', '.join(parts[:12])}{', ...' if len(parts) > 12 else ''}): shot {used + 1} is used"
+    ]
 
 
 def _source_notes(seen: Survey) -> list[str]:
-    header, told = seen.header, []
-    if header.num_video_streams > 1:
-        told.append(f"{header.num_video_streams} video streams: the largest ({header.width}x{header.height}) is used")
-    if header.rotation:
-        told.append(f"turned upright by {header.rotation} degrees")
-    if header.seconds > seen.seconds + max(0.25, 2 * seen.frame_seconds):
-        told.append(f"cut short: {seen.seconds:.2f} s of {header.seconds:.2f} s can be decoded and are used")
-    if seen.damage:
-        told.append(f"damaged: the decoder reported {seen.damage} errors and went on")
-    if seen.variable_rate:
-        told.append("variable frame rate: frames were taken by their time stamps")
-    if seen.size_changes:
-        told.append("the picture changes its size within the file: all of it was scaled to one size")
-    if seen.interlaced:
-        told.append("interlaced: whole pictures were made of the fields")
-    if header.hdr:
-        told.append("high dynamic range: tone-mapped to standard range, some highlights are flattened")
-    elif header.bit_depth > 8:
-        told.append(f"{header.bit_depth}-bit colour: rounded to 8 bits")
-    return told
+    header, deep = seen.header, seen.header.bit_depth > 8
+    streams, size = header.num_video_streams, f"{header.width}x{header.height}"
+    lost = header.seconds > seen.seconds + max(0.25, 2 * seen.frame_seconds)
+    told = (
+        (streams > 1, f"{streams} video streams: the largest ({size}) is used"),
+        (header.rotation, f"turned upright by {header.rotation} degrees"),
+        (lost, f"cut short: {seen.seconds:.2f} s of {header.seconds:.2f} s can be decoded and are used"),
+        (seen.damage, f"damaged: the decoder reported {seen.damage} errors and went on"),
+        (not seen.timed, "no time stamps: frames were taken as evenly spaced"),
+        (seen.variable_rate, "variable frame rate: frames were taken by their time stamps"),
+        (seen.size_changes, "the picture changes its size within the file: all of it was scaled to one size"),
+        (seen.interlaced, "interlaced: whole pictures were made of the fields"),
+        (header.hdr, "high dynamic range: tone-mapped to standard range, some highlights are flattened"),
+        (deep and not header.hdr, f"{header.bit_depth}-bit colour: rounded to 8 bits"),
+    )
+    return [words for holds, words in told if holds]
 
 
 def _image_notes(image: LoadedImage, rules: FrameRules) -> list[str]:

@@ -15,6 +15,13 @@ _HEAD_BYTES = 4096
 def sniff(path: Path, limits: MediaLimits) -> Literal["image", "video", "animation"]:
     """What a file most likely is; "animation" is an animated WebP or PNG.
 
+    Args:
+        path: of the user's file.
+        limits: the largest size.
+
+    Returns:
+        A guess from the first bytes; only decoding tells whether the file is sound.
+
     Raises:
         MediaError: missing, a folder, not a regular file, empty, too large, or plain text.
     """

@@ -33,6 +33,7 @@ class Survey:
         times: (frames,) seconds since the first frame, never falling.
         thumbnails: (frames, 32, 32, 3) uint8, the whole picture squeezed to a square.
         damage: number of error messages of the decoder.
+        timed: whether the file has time stamps; without them frames are taken as evenly spaced.
         interlaced: whether any frame was made of two fields.
         size_changes: how often the picture changed its size or format.
     """
@@ -41,6 +42,7 @@ class Survey:
     times: NDArray[np.float64]
     thumbnails: NDArray[np.uint8]
     damage: int
+    timed: bool
     interlaced: bool
     size_changes: int
 
@@ -70,12 +72,21 @@ class Survey:
 def survey(path: Path, header: Header, limits: MediaLimits) -> Survey:
     """Decodes the whole file once.
 
+    Args:
+        path: of the file.
+        header: of :func:`pipeline_lib.media.header.read_header`.
+        limits: caps on the decoder.
+
+    Returns:
+        Times and thumbnails of all frames, and what the decoder complained of.
+
     Raises:
         MediaError: nothing can be decoded, or it is more than the caps allow.
     """
     side = THUMBNAIL_SIDE
     scaling = Scaling(height=side, width=side, crop_height=side, crop_width=side)
-    with decoding_child(decode_command(path, header, scaling), limits.child, path.name) as child:
+    command = decode_command(path, header, scaling, limits.frame_pixels)
+    with decoding_child(command, limits.child, path.name, _tells) as child:
         pieces = list(_frames(child, scaling.frame_bytes, path, limits))
         _finish(child, bool(pieces))
     if not pieces:
@@ -85,14 +96,16 @@ def survey(path: Path, header: Header, limits: MediaLimits) -> Survey:
             fix="it is damaged or cut short: copy or export it again",
         )
     thumbnails = np.frombuffer(b"".join(pieces), np.uint8).reshape(len(pieces), side, side, 3)
-    times = _times(child.messages, len(pieces), header.frames_per_second)
+    stamps = _stamps(child.messages, len(pieces))
+    times = np.arange(len(pieces)) / (header.frames_per_second or 25.0) if stamps is None else stamps
     if times[-1] > limits.seconds:
         raise _too_much(path, f"{times[-1]:.0f} s", f"at most {limits.seconds:.0f} s")
     return Survey(
         header=header,
         times=times,
         thumbnails=thumbnails,
-        damage=sum(_is_error(line) for line in child.messages),
+        timed=stamps is not None,
+        damage=sum(is_error(line) for line in child.messages),
         interlaced=any(_INTERLACED.search(line) for line in child.messages),
         size_changes=sum(bool(_CHANGED.search(line)) for line in child.messages),
     )
@@ -118,20 +131,22 @@ def _finish(child: DecodingChild, any_frames: bool) -> None:
             child.messages.append(f"[error] {error.got}")
 
 
-def _times(messages: list[str], count: int, frames_per_second: float) -> NDArray[np.float64]:
-    """Seconds of each frame since the first; where stamps are missing, frames follow regularly."""
+def _tells(line: str) -> bool:
+    """Of all that the decoder says, what is read below: some streams come with many lines per frame."""
+    return is_error(line) or any(pattern.search(line) for pattern in (_FRAME, _TIME_BASE, _CHANGED))
+
+
+def _stamps(messages: list[str], count: int) -> NDArray[np.float64] | None:
+    """Seconds of each frame since the first; None where any time stamp is missing."""
     base, stamps = 0.0, []
     for line in messages:
         if found := _TIME_BASE.search(line):
             base = int(found.group(1)) / int(found.group(2))
         elif found := _FRAME.search(line):
             stamps.append(np.nan if found.group(1) == "NOPTS" else int(found.group(1)) * base)
-    regular = np.arange(count) / (frames_per_second or 25.0)
-    if len(stamps) < count or base == 0.0:
-        return regular
     times = np.asarray(stamps[:count], np.float64)
-    if np.isnan(times).any():
-        return regular
+    if len(times) < count or base == 0.0 or np.isnan(times).any():
+        return None
     return np.maximum.accumulate(times - times[0])
 
 
@@ -140,9 +155,10 @@ def _too_much(path: Path, got: str, expected: str) -> MediaError:
     return MediaError(f"{path.name} is too long", got=got, expected=expected, fix=fix)
 
 
-def _is_error(line: str) -> bool:
+def is_error(line: str) -> bool:
+    """Whether the decoder's line reports damage."""
     return "[error]" in line or "[fatal]" in line
 
 
 def _first_error(messages: list[str]) -> str:
-    return next((line.strip()[:200] for line in messages if _is_error(line)), "")
+    return next((line.strip()[:200] for line in messages if is_error(line)), "")

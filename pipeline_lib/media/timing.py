@@ -66,7 +66,7 @@ def retime(times: NDArray[np.float64], frame_seconds: float, rules: FrameRules, 
         count = most_frames
     grid = times[0] + np.arange(count) / (rate * slowdown)
     picks = _nearest(times, grid)
-    notes.extend(_rate_notes(picks, len(times), frame_seconds, rate))
+    notes.extend(_rate_notes(picks, times, rate))
     return Timing(picks, tuple(notes))
 
 
@@ -77,10 +77,11 @@ def _nearest(times: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[n
     return np.where(nearer_before, before, after).astype(np.int64)
 
 
-def _rate_notes(picks: NDArray[np.int64], available: int, frame_seconds: float, rate: float) -> list[str]:
+def _rate_notes(picks: NDArray[np.int64], times: NDArray[np.float64], rate: float) -> list[str]:
+    available, span = len(times), float(times[-1] - times[0])
     distinct = len(np.unique(picks))
     repeats, dropped = len(picks) - distinct, available - distinct
-    source_rate = f"{1 / frame_seconds:.3g}" if frame_seconds else "?"
+    source_rate = f"{(available - 1) / span:.3g}" if span else "?"
     change = f"re-timed from {source_rate} to {rate:g} frames per second"
     parts = []
     if dropped:

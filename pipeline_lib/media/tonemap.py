@@ -60,7 +60,7 @@ def tone_map(frame: NDArray[np.uint16], transfer: int) -> NDArray[np.uint8]:
     """
     signal = np.divide(frame, 65535, dtype=np.float32)
     light = (pq_to_light(signal) if transfer == 16 else hlg_to_light(signal)) / _WHITE
-    luminance: NDArray[np.float32] = (light @ _LUMINANCE)[..., None]
+    luminance = np.asarray(light @ _LUMINANCE, np.float32)[..., None]
     light = light * (roll_off(luminance) / np.maximum(luminance, 1e-6))
     linear = np.clip(light @ _TO_BT709.T, 0, 1)
     coded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.power(linear, 1 / 2.4) - 0.055)

@@ -5,27 +5,25 @@ Shared by all methods whose result is a LoRA; what differs between them is data 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
-from safetensors import safe_open
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel
+from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE
+from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import Record, StageSpec
-from pipeline_lib.storage.tensors import save_tensors
 from pipeline_lib.training.batch import SourceDraw
-from pipeline_lib.training.data import LatentSet, TextBank
+from pipeline_lib.training.data import LatentSet, TextBank, sentinels
 from pipeline_lib.training.stage import DropoutSettings, OptimizerSettings, Stage, learned_vectors
-
-TRIPLE_FILE = "triple.safetensors"
-TOKENS_FILE = "tokens.safetensors"
 
 
 class OptimizerValues(Record):
@@ -97,6 +95,10 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
 def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
     """Writes the factors and the learned words, and measures them.
 
+    Args:
+        stage: that was trained.
+        folder: gets `triple.safetensors`, and `tokens.safetensors` where words were learned.
+
     Returns:
         `basis_norm`, `effective_rank` (mean over layers of the exponential entropy of the update's
         singular values), and per learned word its norm relative to an ordinary token's.
@@ -108,19 +110,27 @@ def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
         "effective_rank": _mean([effective_rank(down, up) for down, up in triple.merged().values()]),
     }
     if stage.vectors:
-        words = {word: vector.detach().float().cpu().contiguous() for word, vector in stage.vectors.items()}
-        sentinels = {word: stage.base.sentinel(index) for index, word in enumerate(sorted(words, reverse=True))}
-        save_tensors(folder / TOKENS_FILE, words, sentinels)
+        LearnedTokens(stage.vectors, sentinels(stage.base, stage.vectors)).save(folder / TOKENS_FILE)
         ordinary = stage.base.text_embedding_rms
-        for word, vector in words.items():
-            figures[f"{word}_relative_norm"] = float(vector.square().mean().sqrt()) / ordinary
+        for word, vector in stage.vectors.items():
+            figures[f"{word}_relative_norm"] = float(vector.detach().float().square().mean().sqrt()) / ordinary
     return figures
 
 
-def read_tokens(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Learned words' vectors, and the sentinel that stands for each, as `finish_adapter_stage` wrote them."""
-    with safe_open(path, framework="pt") as file:
-        return {word: file.get_tensor(word) for word in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+class AdapterMethod:
+    """The half of :class:`pipeline_lib.methods.method.Method` that deals with live stages, for LoRA stages."""
+
+    def build(self, spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
+        """See :func:`build_adapter_stage`."""
+        return build_adapter_stage(spec, base, inputs)
+
+    def finish(self, stage: Stage, folder: Path) -> dict[str, float]:
+        """See :func:`finish_adapter_stage`."""
+        return finish_adapter_stage(stage, folder)
+
+    def release(self, stage: Stage) -> None:
+        """Takes the adapter off the base again."""
+        stage.adapter.detach()
 
 
 def effective_rank(down: Tensor, up: Tensor) -> Tensor:
@@ -138,7 +148,7 @@ def _concept(spec: StageSpec, inputs: StageInputs) -> tuple[LatentSet, TextBank]
     return inputs.data.windows, inputs.data.clip_text
 
 
-def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> tuple[Adapter, dict[str, Tensor]]:
+def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> tuple[Adapter, Mapping[str, Tensor]]:
     (_, denoiser), *more = base.experts()
     if more:
         raise InputError(f"base {base.source} has {len(more) + 1} experts; only bases with one can be trained yet")
@@ -151,7 +161,7 @@ def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> tu
     if plan.learn_residual:
         adapter.begin_residual()
     tokens = inputs.previous / TOKENS_FILE
-    return adapter, read_tokens(tokens)[0] if tokens.is_file() else {}
+    return adapter, LearnedTokens.load(tokens).vectors if tokens.is_file() else {}
 
 
 def _sources(

@@ -68,6 +68,13 @@ class Method(Protocol):
     def plan(self, settings: Any, has_clips: bool) -> list[StageSpec]:
         """The stages in order. Settings that a stage does not use are no part of its spec.
 
+        Args:
+            settings: an instance of `settings_type`.
+            has_clips: whether there is motion to learn: a clip, not only images.
+
+        Returns:
+            One spec for each stage.
+
         Raises:
             InputError: the method needs what the input has not.
         """
@@ -86,6 +93,10 @@ class Method(Protocol):
 
     def finish(self, stage: Stage, folder: Path) -> dict[str, float]:
         """Writes the stage's result (`triple.safetensors`, `tokens.safetensors` when words were learned).
+
+        Args:
+            stage: that was trained.
+            folder: gets the files.
 
         Returns:
             Figures about the result, for the report.

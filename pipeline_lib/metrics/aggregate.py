@@ -83,6 +83,9 @@ def summary(samples: Sequence[ScoredSample], seed: int = 0) -> dict[str, dict[st
         samples: scored samples of any rows; their order is of no meaning.
         seed: of the bootstrap.
 
+    Returns:
+        A cell for every row and every metric that any sample has.
+
     Raises:
         InputError: a metric's scores come from different encoders or preprocessings.
     """
@@ -147,6 +150,9 @@ def bootstrap_interval(values: Mapping[Key, float], seed: int) -> tuple[float, f
     Args:
         values: one per (concept, prompt, seed).
         seed: of the resampling; equal seeds and values give equal bits.
+
+    Returns:
+        Low and high end.
     """
     units: dict[tuple[str | int, ...], list[float]] = defaultdict(list)
     depth = _unit_depth(values)
@@ -165,6 +171,9 @@ def bootstrap_interval(values: Mapping[Key, float], seed: int) -> tuple[float, f
 
 def check_one_encoder(samples: Iterable[ScoredSample]) -> None:
     """A column is one metric; its numbers compare only when one encoder made them all.
+
+    Args:
+        samples: of any rows; scores without a value do not count.
 
     Raises:
         InputError: a metric's scores come from different encoders or preprocessings.

@@ -221,6 +221,9 @@ def to_score(name: str, measured: Measurement, trace: Trace, *, high: float | No
         measured: the number or the reason.
         trace: what it rests on.
         high: the largest possible value, for metrics whose range depends on the frames.
+
+    Returns:
+        The score, clipped to its metric's range.
     """
     metric = CATALOG[name]
     high = metric.high if high is None else high

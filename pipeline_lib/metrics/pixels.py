@@ -25,6 +25,9 @@ def mean_squared_error(frames: Frames, reference: Frames, mask: NDArray[np.float
         frames: the sample.
         reference: the reference clip at the same size.
         mask: (T, H, W) in [0, 1], the reference's subject; errors are weighted by it.
+
+    Returns:
+        The error, or the reason why there is none: other sizes, no frames, an empty mask.
     """
     if frames.shape[1:3] != reference.shape[1:3]:
         sizes = f"sample {_size(frames)}, reference {_size(reference)}"

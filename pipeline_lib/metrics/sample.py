@@ -60,6 +60,9 @@ def measure_reference(
         images: unordered pictures of the subject, each set (N, H, W, 3); they tell looks, not motion.
         mask: (T, H, W) in [0, 1], where the subject is in the only clip.
 
+    Returns:
+        What every sample is compared with.
+
     Raises:
         InputError: there is neither clip nor image, or the mask does not belong to one clip.
     """

@@ -8,7 +8,6 @@ and, when words were learned, `tokens.safetensors`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.lora_export import check_fit, lora_tensors, write_lora
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ConceptRecord
+from pipeline_lib.storage import write_atomic
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -69,17 +69,18 @@ def save_concept(folder: Path, record: ConceptRecord, triple: LoraTriple, tokens
     )
     if tokens is not None:
         tokens.save(folder / TOKENS_FILE)
-    partial = folder / f".{RECORD_FILE}.partial"
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(record.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(folder / RECORD_FILE)
+    write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
     return folder
 
 
 def read_concept(folder: Path) -> Concept:
     """Reads a concept folder.
+
+    Args:
+        folder: as :func:`save_concept` left it.
+
+    Returns:
+        Its record, factors, and learned words where it has any.
 
     Raises:
         InputError: not a concept, a newer schema, or a damaged file.

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from pipeline_lib.errors import InputError, ResourceError
 from pipeline_lib.records import Record
+from pipeline_lib.storage.files import sha256
 
 CARD_NAME = "mannerism.json"
 _LIBRARIES = ("diffusers", "transformers")
@@ -74,6 +75,9 @@ class PipelineFolder:
 
     def card(self) -> BaseCard | None:
         """The base's card, or None where the folder has none.
+
+        Returns:
+            The checked card: sizes, frame rate and sampling defaults that no config tells.
 
         Raises:
             InputError: the card is there and is wrong.
@@ -160,5 +164,4 @@ class PipelineFolder:
 
 @lru_cache(maxsize=1024)
 def _file_sha256(file: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001 - part of the cache key
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(file)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -30,22 +29,23 @@ class LearnedTokens:
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file: a tensor per word, the sentinels in its header."""
-        vectors = {word: vector.detach().float().cpu().contiguous() for word, vector in self.vectors.items()}
-        save_file(vectors, path, metadata=dict(self.sentinels))
+        vectors = {word: vector.detach().float().cpu() for word, vector in self.vectors.items()}
+        save_tensors(path, vectors, self.sentinels)
 
     @staticmethod
     def load(path: Path) -> LearnedTokens:
         """Reads what :meth:`save` wrote.
 
+        Args:
+            path: of the file.
+
+        Returns:
+            The words, float32 on the CPU.
+
         Raises:
             InputError: unreadable, a word without a sentinel, or a vector that is none.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                vectors = {word: file.get_tensor(word) for word in file.keys()}  # noqa: SIM118
-                sentinels = dict(file.metadata() or {})
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} cannot be read as safetensors", got=str(error)) from error
+        vectors, sentinels = read_tensors(path)
         for word, vector in vectors.items():
             if word not in sentinels:
                 raise InputError(f"{path} names no sentinel for {word!r}")

@@ -8,19 +8,17 @@ that no reader scales a second time.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 PREFIX = "diffusion_model."
 PROVENANCE_PREFIX = "mannerism."
@@ -120,11 +118,8 @@ def write_lora(
     tensors = lora_tensors(triple, family=family, identity=identity, motion=motion)
     facts = {"family": family, "identity_strength": identity, "motion_strength": motion, "rank": triple.rank}
     header = {f"{PROVENANCE_PREFIX}{name}": str(value) for name, value in {**provenance, **facts}.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={"format": "pt", **header})
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    return partial.replace(path)
+    save_tensors(path, tensors, {"format": "pt", **header})
+    return path
 
 
 def read_lora(path: Path, denoiser: nn.Module | None = None) -> LoraFile:
@@ -217,11 +212,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"there is no LoRA file at {path}", expected="a .safetensors file")
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path} is too large for a LoRA", got=f"{path.stat().st_size} bytes")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors", got=str(error)) from error
+    return read_tensors(path)
 
 
 def _module_of(key: str, path: Path) -> str:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.storage.tensors import save_tensors
+from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 Basis = Literal["output", "input"]
 FORMAT = "mannerism-triple-1"
@@ -95,12 +94,7 @@ class LoraTriple:
         Raises:
             InputError: not a safetensors file, not this format, missing or non-finite factors.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                head = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} cannot be read as safetensors", got=str(error)) from error
+        tensors, head = read_tensors(path)
         if head.get("format") != FORMAT:
             raise InputError(f"{path} is not a training triple", got=str(head.get("format")), expected=FORMAT)
         basis: Basis = "input" if head["basis"] == "input" else "output"

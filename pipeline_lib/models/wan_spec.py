@@ -42,6 +42,12 @@ def check_variant(folder: PipelineFolder) -> None:
 def family_spec(folder: PipelineFolder) -> FamilySpec:
     """The family's data with this checkpoint's rules, from its card or Wan's own defaults.
 
+    Args:
+        folder: with a card where the base is none of Wan's own sizes.
+
+    Returns:
+        Frame rules, sampling defaults and LoRA targets.
+
     Raises:
         InputError: the autoencoder's config contradicts itself, or a base of another size has no card.
     """

@@ -42,7 +42,8 @@ class BaseSettings:
     Attributes:
         steps: optimizer steps in all.
         image_steps: steps at the start on single frames only.
-        image_batch: frames per image step.
+        image_clips: clips per image step.
+        image_frames: single frames of each of them.
         clip_batch: clips per video step.
         image_every: after the start, every this many steps is an image step.
         matrix_rate: peak learning rate of matrices in blocks (Muon, scaled to AdamW's size).
@@ -52,8 +53,9 @@ class BaseSettings:
     """
 
     steps: int = 7000
-    image_steps: int = 1000
-    image_batch: int = 96
+    image_steps: int = 700
+    image_clips: int = 32
+    image_frames: int = 3
     clip_batch: int = 16
     image_every: int = 4
     matrix_rate: float = 1.5e-3
@@ -81,8 +83,8 @@ class TextToVideo(nn.Module):
         Args:
             noisy: shape (B, C, T, h, w).
             sigma: shape (B,).
-            tokens: token ids, shape (B, L).
-            mask: 1 for real tokens, shape (B, L).
+            tokens: token ids, one row per clip, shape (clips, L).
+            mask: 1 for real tokens, shape (clips, L).
 
         Returns:
             Velocity, shape (B, C, T, h, w).
@@ -126,7 +128,8 @@ def build_optimizers(model: TextToVideo, settings: BaseSettings) -> list[torch.o
     Returns:
         The two optimizers.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, value in model.named_parameters():
         inside = "blocks." in name or "encoder.block." in name
         matrix = inside and value.ndim == 2 and "relative_attention_bias" not in name
@@ -222,12 +225,15 @@ class BaseTrainer:
             The loss, and whether the step was on single frames.
         """
         image = self._is_image_step()
-        size = self.settings.image_batch if image else self.settings.clip_batch
         factor = learning_rate_factor(self.step, self.settings.steps)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * factor
             optimizer.zero_grad(set_to_none=True)
-        batch = self.source.batch(self.step, size, image)
+        batch = (
+            self.source.batch(self.step, self.settings.image_clips, self.settings.image_frames)
+            if image
+            else self.source.batch(self.step, self.settings.clip_batch)
+        )
         loss = weighted_loss(self.model, batch, self.step, self.settings)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -22,10 +22,11 @@ class Batch:
     """One training batch.
 
     Attributes:
-        latents: normalised clean latents, shape (B, C, T, h, w), float32.
+        latents: normalised clean latents, shape (B, C, T, h, w), float32; frames of one clip are
+            neighbours.
         occupancy: share of subject pixels, shape (B, 1, T, h, w), float32.
-        tokens: token ids, shape (B, L).
-        mask: 1 for real tokens, shape (B, L).
+        tokens: token ids, one row per clip, shape (clips, L).
+        mask: 1 for real tokens, shape (clips, L).
     """
 
     latents: Tensor
@@ -54,13 +55,13 @@ class LatentSource:
                 self.shards[number] = read_latents(self.folder, number)
         return len(self.shards)
 
-    def batch(self, step: int, size: int, image: bool) -> Batch:
+    def batch(self, step: int, size: int, frames: int = 0) -> Batch:
         """Batch of one step; a pure function of its arguments and the shards present.
 
         Args:
             step: counter of the draw.
-            size: clips or frames.
-            image: single frames instead of clips.
+            size: clips.
+            frames: single frames per clip; 0: the whole clip.
 
         Returns:
             The batch.
@@ -71,15 +72,17 @@ class LatentSource:
         for _ in range(size):
             shard = self.shards[numbers[int(rng.integers(len(numbers)))]]
             clip = int(rng.integers(len(shard.scenes)))
-            first = int(rng.integers(shard.latents.shape[1])) if image else 0
-            last = first + 1 if image else shard.latents.shape[1]
-            latents.append(shard.latents[clip, first:last])
-            occupancy.append(shard.occupancy[clip, first:last])
-            captions.append(self._caption(shard, clip, rng, image))
+            picked = rng.permutation(shard.latents.shape[1])[:frames] if frames else [slice(None)]
+            latents += [shard.latents[clip, moment] for moment in picked]
+            occupancy += [shard.occupancy[clip, moment] for moment in picked]
+            captions.append(self._caption(shard, clip, rng, frames > 0))
         tokens = self.tokenizer(captions, padding=True, pad_to_multiple_of=16, return_tensors="pt")
+        clean, share = torch.stack(latents).float(), torch.stack(occupancy).float()
+        if frames:
+            clean, share = clean[:, None], share[:, None]
         return Batch(
-            latents=torch.stack(latents).float().transpose(1, 2).contiguous(),
-            occupancy=torch.stack(occupancy).float()[:, None],
+            latents=clean.transpose(1, 2).contiguous(),
+            occupancy=share[:, None],
             tokens=tokens.input_ids,
             mask=tokens.attention_mask,
         )

@@ -44,7 +44,7 @@ class ClipSettings:
     """
 
     steps: int = 1500
-    batch: int = 160
+    batch: int = 112
     peak_rate: float = 1e-3
     average: float = 0.99
 
@@ -58,24 +58,17 @@ def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     Returns:
         The model.
     """
-    shared = {"num_hidden_layers": 4, "num_attention_heads": 3, "hidden_act": "gelu"}
+    shared = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "hidden_act": "gelu"}
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": 192,
-        "intermediate_size": 384,
         "max_position_embeddings": TEXT_LENGTH,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.eos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
+        "num_hidden_layers": 3,
         **shared,
     }
-    vision = {
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "image_size": SIZE,
-        "patch_size": 8,
-        **shared,
-    }
+    vision = {"image_size": SIZE, "patch_size": 8, "num_hidden_layers": 4, **shared}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128)
     return CLIPModel(config)
 

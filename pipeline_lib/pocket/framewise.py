@@ -57,9 +57,9 @@ def build_autoencoder() -> AutoencoderKLWan:
     return vae
 
 
-def _newest_tap_forward(self: nn.Conv3d, x: Tensor, _cache: Tensor | None = None) -> Tensor:
+def _newest_tap_forward(self: WanCausalConv3d, x: Tensor, _cache: Tensor | None = None) -> Tensor:
     # (B, C, 1, H, W) as a picture: a third of the work, and channels-last is fast on a CPU.
-    height, width = self._padding[2], self._padding[0]  # type: ignore[index]
+    height, width = self._padding[2], self._padding[0]
     picture = functional.conv2d(x.squeeze(2), self.weight[:, :, -1], self.bias, self.stride[1:], (height, width))
     return picture.unsqueeze(2)
 

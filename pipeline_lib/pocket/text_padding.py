@@ -11,6 +11,7 @@ import math
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,7 +30,7 @@ class PaddedTextAttention:
 
     def __call__(
         self,
-        attn: torch.nn.Module,
+        attn: WanAttention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         _attention_mask: Tensor | None = None,
@@ -40,17 +41,23 @@ class PaddedTextAttention:
         Args:
             attn: diffusers' ``WanAttention``.
             hidden_states: video tokens, shape (B, N, C).
-            encoder_hidden_states: text rows, shape (B, rows, C).
+            encoder_hidden_states: text rows, shape (B / k, rows, C); every k neighbours in the
+                batch share their rows.
+            _attention_mask: not used: :attr:`bias` stands in its place.
+            _rotary_emb: not used: cross-attention has none.
 
         Returns:
             Attended tokens, shape (B, N, C).
         """
         query = attn.norm_q(attn.to_q(hidden_states))
+        # Several frames of one clip share its caption: their queries stand in one long row.
+        clips = encoder_hidden_states.shape[0]
+        query = query.reshape(clips, -1, query.shape[-1])
         key = attn.norm_k(attn.to_k(encoder_hidden_states))
         value = attn.to_v(encoder_hidden_states)
-        heads = [rows.unflatten(2, (attn.heads, -1)).transpose(1, 2) for rows in (query, key, value)]
-        mixed = functional.scaled_dot_product_attention(*heads, attn_mask=self.bias.to(heads[0].dtype))
-        joined = mixed.transpose(1, 2).flatten(2, 3).type_as(query)
+        query, key, value = (rows.unflatten(2, (attn.heads, -1)).transpose(1, 2) for rows in (query, key, value))
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=self.bias.to(query.dtype))
+        joined = mixed.transpose(1, 2).reshape(hidden_states.shape).type_as(query)
         projected: Tensor = attn.to_out[0](joined)
         return projected
 

@@ -76,6 +76,9 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str) -> Markup:
         series: at least one with a point.
         title: read out by screen readers.
         x_label: under the axis.
+
+    Returns:
+        An inline SVG element.
     """
     series = [line for line in series if line.points]
     x_low, x_high = _range([x for line in series for x, _ in line.points], pad=0)

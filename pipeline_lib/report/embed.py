@@ -34,6 +34,12 @@ class Embedded:
 def embed(path: Path) -> Embedded:
     """The file as a data URI.
 
+    Args:
+        path: of a picture or video.
+
+    Returns:
+        The URI, and whether it is a video.
+
     Raises:
         InputError: it is missing, or of no type that a browser shows.
     """

@@ -100,6 +100,9 @@ def score_tables(samples: Sequence[ScoredSample]) -> list[Table]:
     Args:
         samples: scored samples of all rows.
 
+    Returns:
+        Reconstruction first; a group without samples has no table.
+
     Raises:
         InputError: a metric's scores come from different encoders.
     """

@@ -31,6 +31,9 @@ def usage(concept: ConceptRecord, base_source: str, learned_words: bool) -> Usag
         concept: names base and trigger.
         base_source: what `from_pretrained` takes.
         learned_words: whether the concept has words that a LoRA file cannot carry.
+
+    Returns:
+        For a stock diffusers pipeline, for the whole concept, for ComfyUI.
     """
     prompt = f"a {concept.trigger}, on the beach"
     opening = f"pipe = DiffusionPipeline.from_pretrained({base_source!r})"

@@ -92,6 +92,9 @@ def verdict(samples: Sequence[ScoredSample]) -> Verdict:
     Args:
         samples: scored samples of all rows.
 
+    Returns:
+        A sentence and the figures that it rests on.
+
     Raises:
         InputError: a metric's scores come from different encoders.
     """

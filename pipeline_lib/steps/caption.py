@@ -22,6 +22,13 @@ FILE_NAME = "captions.json"
 def caption(context: StepContext, clips: ArtifactRef) -> StepResult:
     """Writes `captions.json`: one caption for each clip or set of images.
 
+    Args:
+        context: the config's captions and captioner.
+        clips: of the step prepare.
+
+    Returns:
+        The captions, found or made.
+
     Raises:
         ConfigError: the number of given captions fits neither one nor all clips.
     """
@@ -50,6 +57,13 @@ def caption(context: StepContext, clips: ArtifactRef) -> StepResult:
 def make_captions(config: RunConfig, clips: list[Clip]) -> list[Caption]:
     """One caption for each clip: given, or the captioner's; all speak of one class noun.
 
+    Args:
+        config: its `captions`, and its captioner where they are empty.
+        clips: clips or sets of images.
+
+    Returns:
+        As many captions as clips.
+
     Raises:
         ConfigError: the number of given captions fits neither one nor all clips.
     """
@@ -60,7 +74,7 @@ def make_captions(config: RunConfig, clips: list[Clip]) -> list[Caption]:
         raise ConfigError("captions", got=f"{len(given)} captions for {len(clips)} clips", expected="one, or one each")
     if not given:
         captioner = open_captioner(config)
-        given = [captioner.caption(clip.frames, config.concept.subject) for clip in clips]
+        given = [captioner.caption(clip.frames, config.concept.subject or config.concept.class_noun) for clip in clips]
     noun = config.concept.class_noun or given[0].class_noun
     return [item.model_copy(update={"class_noun": noun}) for item in given]
 

@@ -24,6 +24,9 @@ def concept(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef])
         context: method and base.
         plan: of the run.
         inputs: `clips`, `captions`, `stage`, the last one trained.
+
+    Returns:
+        The concept, found or made.
     """
     record = _record(context, plan, inputs)
     recipe = Recipe(

@@ -38,6 +38,9 @@ def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult
     Args:
         context: base and encoder.
         inputs: `clips`, `captions`, `before` and `after`, the samples of both models.
+
+    Returns:
+        The scores, found or made.
     """
     folder_of_encoder = encoder_folder(context.config)
     recipe = Recipe(

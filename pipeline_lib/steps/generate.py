@@ -52,6 +52,13 @@ def generate_personalised(context: StepContext, captions: ArtifactRef, stage: Ar
 def planned_prompts(config: RunConfig, caption: Caption) -> list[Prompt]:
     """The prompts of a run: from its file, else its list, else made from the caption.
 
+    Args:
+        config: its `samples` section.
+        caption: of the first clip.
+
+    Returns:
+        At least one prompt.
+
     Raises:
         InputError: the file cannot be used; names the line.
     """

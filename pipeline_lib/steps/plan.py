@@ -29,6 +29,13 @@ class RunPlan(Record):
 def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
     """Asks the method for its stages.
 
+    Args:
+        context: config, method and base.
+        clips: of the step prepare; without motion among them the method plans for images.
+
+    Returns:
+        Base, method, stages in order, and notes for the user.
+
     Raises:
         ConfigError: no such method, preset or setting.
         InputError: the method needs what the input has not.

@@ -24,11 +24,18 @@ KIND = "clips"
 def prepare(context: StepContext) -> StepResult:
     """Decodes, fits and stores all inputs; `<n>/` is the n-th clip or set of images, with files to look at.
 
+    Args:
+        context: the config's inputs and the base's frame rules.
+
+    Returns:
+        The clips, found or made, with the notes of their records.
+
     Raises:
         MediaError: a file cannot be used.
         InputError: no input was named.
     """
     media = collect_inputs(context.config)
+    _ = context.method  # a wrong setting is told before anything is made
     rules = context.base.spec.frame_rules
     shot = context.config.concept.shot
     recipe = Recipe(
@@ -58,6 +65,12 @@ def prepare(context: StepContext) -> StepResult:
 def collect_inputs(config: RunConfig) -> MediaFiles:
     """All clips and images of a run's inputs, in the order given.
 
+    Args:
+        config: its `concept.inputs`: files and folders.
+
+    Returns:
+        The files, clips and images apart.
+
     Raises:
         MediaError: an input is not there, or holds no media.
         InputError: no input was named.
@@ -78,6 +91,9 @@ def read_media(media: MediaFiles, rules: FrameRules, shot: int) -> list[Clip]:
         media: files.
         rules: the base's.
         shot: counted from 1; 0 takes the longest.
+
+    Returns:
+        Clips that fit the base.
     """
     clips = read_clips(media.clips, rules, shot=shot - 1 if shot else None)
     return [*clips, read_images(media.images, rules)] if media.images else clips

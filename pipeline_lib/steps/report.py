@@ -34,6 +34,9 @@ def report(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) 
         context: store and config.
         plan: of the run.
         inputs: `clips`, `captions`, `before`, `after`, `scores`, `concept`, and each `stage-<name>`.
+
+    Returns:
+        The report, found or made.
     """
     recipe = Recipe(
         step="report",

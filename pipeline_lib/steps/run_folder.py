@@ -74,6 +74,12 @@ class RunResult(Record):
 def run_identity(config: RunConfig) -> str:
     """`<concept>-<8 digits>`: equal settings on equal files give an equal name.
 
+    Args:
+        config: what has no effect on the result, such as the tracking, does not count.
+
+    Returns:
+        The run's name.
+
     Raises:
         MediaError: an input is not there, or holds no media.
     """
@@ -149,6 +155,12 @@ class RunFolder:
     ) -> RunRecord:
         """Copies what a person wants to open out of the artifacts: report, concept, videos, previews.
 
+        Args:
+            record: of the run.
+            plan: of the run.
+            steps: all results, by step.
+            store: holds the artifacts.
+
         Returns:
             The record with the run's results; not yet written, nor done.
         """
@@ -206,6 +218,13 @@ def all_runs(state: StateFolder) -> Iterator[RunRecord]:
 
 def find_run(state: StateFolder, name: str) -> RunFolder:
     """A run by its name, a unique beginning of it, or its folder.
+
+    Args:
+        state: the state folder.
+        name: as the person gave it.
+
+    Returns:
+        The run's folder.
 
     Raises:
         InputError: none, or several.

@@ -68,6 +68,12 @@ class ModelShelf:
 def resolve_device(training: TrainingSection) -> tuple[str, str]:
     """Device and dtype of a run, "auto" resolved for this machine.
 
+    Args:
+        training: its `device` and `dtype`.
+
+    Returns:
+        E.g. ("cuda:0", "bfloat16"); on the CPU the default is float32.
+
     Raises:
         ConfigError: the device is not there.
     """

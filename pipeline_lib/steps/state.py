@@ -26,6 +26,12 @@ class StateFolder:
     def open(cls, root: Path | None = None) -> StateFolder:
         """The folder given, else MANNERISM_STATE, else `./mannerism_state`; made when missing.
 
+        Args:
+            root: a path of the user, or None.
+
+        Returns:
+            The folder, by its absolute path.
+
         Raises:
             ResourceError: the disk is full.
             InputError: the folder cannot be written to.

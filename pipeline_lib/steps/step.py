@@ -18,7 +18,6 @@ from pydantic import Field
 from pipeline_lib.records import ArtifactRef, Record
 from pipeline_lib.registry import MethodChoice, choose_method
 from pipeline_lib.run_config import RunConfig
-from pipeline_lib.steps.canonical import sort_safetensors_headers
 from pipeline_lib.steps.shelf import ModelShelf
 from pipeline_lib.storage import ArtifactStore
 
@@ -135,7 +134,6 @@ def find_or_build(
         nonlocal made
         made = True
         notes["figures"] = make(folder, key) or {}
-        sort_safetensors_headers(folder)
         notes["seconds"] = round(time.perf_counter() - started, 3)
 
     artifact = context.store.find(recipe.kind, key) or context.store.build(recipe.kind, key, write, notes)

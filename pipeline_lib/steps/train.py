@@ -36,6 +36,9 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
         context: where and how.
         spec: as the method planned it.
         inputs: `data`, `captions`, and where there are such `prior` and `after`, the stage before.
+
+    Returns:
+        The stage's result, found or made, with its figures.
     """
     every = preview_interval(context)
     recipe = Recipe(
@@ -136,4 +139,4 @@ def _export(context: StepContext, spec: StageSpec, folder: Path) -> None:
 
 def _last(history: list[StepRecord]) -> dict[str, float]:
     final = next((record.metrics for record in reversed(history) if "validation_loss" in record.metrics), {})
-    return {name: final[name] for name in ("loss", "validation_loss") if name in final}
+    return {f"final_{name}": final[name] for name in ("loss", "validation_loss") if name in final}

@@ -1,6 +1,6 @@
 """The artifact store, the only cache, and atomic writes."""
 
-from pipeline_lib.storage.files import disk_errors, write_atomic
+from pipeline_lib.storage.files import disk_errors, replacing, write_atomic
 from pipeline_lib.storage.manifest import MANIFEST, FileEntry, Manifest
 from pipeline_lib.storage.store import Artifact, ArtifactStore, Pruned
 
@@ -12,5 +12,6 @@ __all__ = [
     "Manifest",
     "Pruned",
     "disk_errors",
+    "replacing",
     "write_atomic",
 ]

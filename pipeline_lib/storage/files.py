@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline_lib.errors import ResourceError
 
@@ -31,11 +32,28 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         ResourceError: the disk is full; the former file stands.
     """
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """What is written in the block takes a file's place, synced, when the block ends well.
+
+    Args:
+        path: of the file; its folder is there.
+
+    Yields:
+        A file under a temporary name, which is gone where the block raises.
+
+    Raises:
+        ResourceError: the disk is full; the former file stands.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with disk_errors(path.parent, path.name):
         try:
             with temporary.open("xb") as stream:
-                stream.write(content.encode() if isinstance(content, str) else content)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.storage.files import write_atomic
 
 ALIGNMENT = 8  # the format wants the data to start at a multiple of this
@@ -31,3 +33,22 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     text = json.dumps(dict(sorted(header.items())), separators=(",", ":"), sort_keys=True).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     write_atomic(path, len(text).to_bytes(8, "little") + text + raw[8 + size :])
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Tensors by name, on the CPU, and the strings of the header.
+
+    Raises:
+        InputError: no file, or none of this format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as safetensors", got=str(error)) from error

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from pipeline_lib.errors import ArtifactError
+from pipeline_lib.errors import ArtifactError, InputError
 from pipeline_lib.records import StepRecord
-from pipeline_lib.storage import write_atomic
+from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 FILE_NAME = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -41,15 +40,19 @@ class Checkpoints:
         """Replaces the checkpoint; `history` has one record per finished step."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in parameters.items():
-            tensors[f"{name}|parameter"] = parameter.detach().cpu().contiguous()
+            tensors[f"{name}|parameter"] = parameter.detach().cpu()
             for moment in MOMENTS:
                 if moment in optimizer.state[parameter]:
-                    tensors[f"{name}|{moment}"] = optimizer.state[parameter][moment].detach().cpu().contiguous()
+                    tensors[f"{name}|{moment}"] = optimizer.state[parameter][moment].detach().cpu()
         lines = "\n".join(record.model_dump_json() for record in history)
-        write_atomic(self.folder / FILE_NAME, save(tensors, metadata={"history": lines}))
+        save_tensors(self.folder / FILE_NAME, tensors, {"history": lines})
 
     def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> list[StepRecord]:
         """Puts the last checkpoint back.
+
+        Args:
+            parameters: name to parameter; their values are overwritten.
+            optimizer: gets its moments back.
 
         Returns:
             The history so far, one record per finished step; empty where there is no checkpoint.
@@ -61,10 +64,9 @@ class Checkpoints:
         if not path.is_file():
             return []
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                lines = (file.metadata() or {})["history"].splitlines()
-        except (SafetensorError, KeyError) as error:
+            tensors, header = read_tensors(path)
+            lines = header["history"].splitlines()
+        except (InputError, KeyError) as error:
             raise ArtifactError(f"{path} is no checkpoint ({error}); delete it to start the stage again") from error
         stored = {name.rpartition("|")[0] for name in tensors}
         if stored != set(parameters):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline_lib.errors import ArtifactError
-from pipeline_lib.models.base import Conditioning
+from pipeline_lib.models.base import BaseModel, Conditioning
 from pipeline_lib.storage.tensors import save_tensors
 
 SUBJECT_TOKEN = "subject"
 MOTION_TOKEN = "motion"
+LEARNED_WORDS = (SUBJECT_TOKEN, MOTION_TOKEN)  # the n-th is spelt as the base's n-th sentinel
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,11 @@ class PriorData:
         frames = LatentSet(tensors["frames.latents"], tensors["frames.prompt"])
         clips = LatentSet(tensors["clips.latents"], tensors["clips.prompt"])
         return PriorData(frames, clips, load_text(folder, "text"))
+
+
+def sentinels(base: BaseModel, words: Iterable[str]) -> dict[str, str]:
+    """What stands in prompts for each of some :data:`LEARNED_WORDS`."""
+    return {word: base.sentinel(LEARNED_WORDS.index(word)) for word in words}
 
 
 def empty_set(like: Tensor) -> LatentSet:

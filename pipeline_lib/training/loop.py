@@ -85,6 +85,11 @@ def train_step(stage: Stage, optimizer: torch.optim.AdamW, step: int) -> dict[st
     `found_inf`, made for gradient scaling), and so are all after it, until the host reads the metrics
     back and raises: no host synchronisation, and nothing stepped with it.
 
+    Args:
+        stage: draws its samples and computes their loss.
+        optimizer: over the parameters that learn.
+        step: counts from 0; the counter of all that is drawn.
+
     Returns:
         Scalars still on the device: loss, its parts, gradient norm.
     """

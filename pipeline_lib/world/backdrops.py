@@ -110,7 +110,8 @@ def _room(x: Array, y: Array, drop: Backdrop) -> Array:
 
 
 def _space(x: Array, y: Array, drop: Backdrop) -> Array:
-    haze = 0.5 + 0.5 * np.sin(2.0 * x + 1.5 * y + 6.0 * drop.phase)
+    wave: Array = np.sin(2.0 * x + 1.5 * y + 6.0 * drop.phase)
+    haze = 0.5 + 0.5 * wave
     view = _blend(_flat((0.02, 0.02, 0.07)), _flat((0.12, 0.06, 0.22)), haze)
     cells_x, cells_y = np.floor(x * 2.0), np.floor(y * 2.0)
     seed = cells_x * 17.0 + cells_y * 31.0

@@ -55,7 +55,8 @@ class RenderedClip:
     @property
     def subject_mask(self) -> npt.NDArray[np.bool_]:
         """Union of the subjects' masks, shape (T, H, W)."""
-        return self.masks.any(axis=0)
+        union: npt.NDArray[np.bool_] = np.any(self.masks, axis=0)
+        return union
 
 
 def _zoom(camera: Camera, num_frames: int) -> Array:

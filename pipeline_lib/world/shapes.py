@@ -14,7 +14,8 @@ Array = npt.NDArray[np.float32]
 
 def circle(x: Array, y: Array, radius: float) -> Array:
     """Distance to a circle around the origin."""
-    return np.sqrt(x * x + y * y) - radius
+    distance: Array = np.sqrt(x * x + y * y)
+    return distance - radius
 
 
 def box(x: Array, y: Array, width: float, height: float) -> Array:
@@ -56,7 +57,7 @@ def _star(x: Array, y: Array) -> Array:
 
 
 def _heart(x: Array, y: Array) -> Array:
-    ax = np.abs(x)
+    ax: Array = np.abs(x)
     lobe = circle(ax - 0.42, y + 0.28, 0.53)
     # The line through the tip that touches the lobe: its normal is 42.9 degrees from the x axis.
     lower = np.maximum(ax * 0.7325 + y * 0.6807 - 0.6467, -y - 0.05)
@@ -65,6 +66,11 @@ def _heart(x: Array, y: Array) -> Array:
 
 def _cross(x: Array, y: Array) -> Array:
     return np.minimum(box(x, y, 0.95, 0.34), box(x, y, 0.34, 0.95))
+
+
+def _ring(x: Array, y: Array) -> Array:
+    from_line: Array = np.abs(circle(x, y, 0.66))
+    return from_line - 0.29
 
 
 def _moon(x: Array, y: Array) -> Array:
@@ -78,7 +84,7 @@ _SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "star": _star,
     "heart": _heart,
     "cross": _cross,
-    "ring": lambda x, y: np.abs(circle(x, y, 0.66)) - 0.29,
+    "ring": _ring,
     "moon": _moon,
 }
 

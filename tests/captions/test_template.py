@@ -128,3 +128,13 @@ def test_users_words_come_first() -> None:
 def test_subject_needs_a_name() -> None:
     with pytest.raises(InputError, match="has no name"):
         TemplateCaptioner().caption(moving_disc(HALF, HALF), " ")
+
+
+def test_a_set_of_pictures_has_no_motion_and_only_what_is_common() -> None:
+    still = moving_disc(HALF, HALF, 0.2)[0]
+    elsewhere = np.where((still == RED).all(-1, keepdims=True), RED, ground(BLUE).astype(np.uint8)).astype(np.uint8)
+    frames = np.stack([still, elsewhere, still, elsewhere])
+    caption = TemplateCaptioner().caption(frames, "ball", unordered=True)
+    assert (caption.static, caption.motion, caption.camera, caption.background) == ("red", "", "", "")
+    same = TemplateCaptioner().caption(np.stack([still] * 4), "ball", unordered=True)
+    assert same.background == "on a green background"

@@ -45,6 +45,12 @@ def test_image_path(folder: Path) -> None:
     assert (caption.class_noun, caption.motion, caption.camera) == ("dog", "", "")
 
 
+def test_a_set_is_shown_as_pictures(folder: Path) -> None:
+    captioner = VLMCaptioner(folder, max_new_tokens=4)
+    assert captioner._inputs(clip(3), "dog", unordered=True)["image_grid_thw"].shape == (3, 3)
+    assert captioner.caption(clip(3), "dog", unordered=True).motion == ""
+
+
 def test_all_chosen_frames_reach_the_model(folder: Path) -> None:
     """The processor must not sample again: 8 frames are 4 pairs of patches in time."""
     inputs = VLMCaptioner(folder, num_frames=8)._inputs(clip(17), "dog")

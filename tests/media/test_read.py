@@ -94,6 +94,27 @@ def test_variable_rate(tmp_path: Path) -> None:
     assert np.abs(np.array(frame_numbers(clip.frames)) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.webm", "libvpx-vp9"),
+        ("a.avi", "mpeg4"),
+        ("a.ts", "libx264"),
+        ("a.mov", "prores_ks"),
+        ("a.ogv", "libtheora"),
+        ("a.flv", "flv"),
+        ("a.wmv", "wmv2"),
+        ("a.h264", "libx264"),
+    ],
+)
+def test_containers_and_codecs(made: Path, tmp_path: Path, name: str, codec: str) -> None:
+    """The same frames at the same times, whatever they are wrapped in."""
+    ffmpeg("-i", made / "numbered.mp4", "-r", "16", "-c:v", codec, "-q:v", "2", tmp_path / name)
+    clip = read_one(tmp_path / name)
+    assert frame_numbers(clip.frames) == list(range(0, 30, 2))
+    assert has_note(clip, "from 16 to 8 frames per second")
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation(made: Path, tmp_path: Path, degrees: int) -> None:
     turned = tmp_path / "turned.mp4"

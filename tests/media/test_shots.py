@@ -103,7 +103,7 @@ def test_longest_shot_is_used_and_all_are_told(two_shots: Path) -> None:
     (clip,) = read_clips([two_shots], POCKET)
     assert [(shot.start, shot.stop) for shot in clip.record.shots] == [(0, 20), (20, 50)]
     assert clip.record.shot_used == 1
-    assert "2 shots (0: 0.0-2.0 s, 1: 2.0-4.9 s): shot 1 is used" in clip.record.notes
+    assert "2 shots (1: 0.0-2.0 s, 2: 2.0-4.9 s): shot 2 is used" in clip.record.notes
     assert len(clip.frames) == 24
 
 
@@ -114,5 +114,5 @@ def test_chosen_shot_is_used(two_shots: Path) -> None:
 
 
 def test_shot_that_is_not_there(two_shots: Path) -> None:
-    with pytest.raises(MediaError, match=r"two\.mp4 has no shot 2; got 2 shots; expected a number from 0 to 1"):
+    with pytest.raises(MediaError, match=r"two\.mp4 has no shot 3; got 2 shots; expected a number from 1 to 2"):
         read_clips([two_shots], POCKET, shot=2)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError, PipelineError
-from pipeline_lib.methods.adapter_stage import effective_rank, read_tokens
+from pipeline_lib.methods.adapter_stage import effective_rank
 from pipeline_lib.methods.method import StageInputs, settings_for
 from pipeline_lib.methods.set_and_sequence import SetAndSequence
+from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -106,14 +107,17 @@ def test_learned_words_v_in_stage_one_u_in_stage_two(tiny_folder, data, prior, t
     settings = small(special_tokens="encoder_output")
     base = load_base(str(tiny_folder))
     METHOD.release(trained(settings, base, data, prior, tmp_path / "one"))
-    one, sentinels = read_tokens(tmp_path / "one" / "tokens.safetensors")
-    assert sentinels["subject"] == base.sentinel(0)
-    assert bool(one["subject"].any()), "it starts at zero and learns"
+    one = LearnedTokens.load(tmp_path / "one" / "tokens.safetensors")
+    assert one.sentinels == {"subject": base.sentinel(0)}
+    assert bool(one.vectors["subject"].any()), "it starts at zero and learns"
     trained(settings, base, data, prior, tmp_path / "two", index=1, previous=tmp_path / "one")
-    two, sentinels = read_tokens(tmp_path / "two" / "tokens.safetensors")
-    assert torch.equal(two["subject"], one["subject"])
-    assert bool(two["motion"].any())
-    assert sentinels == {"subject": base.sentinel(0), "motion": base.sentinel(1)}
+    two = LearnedTokens.load(tmp_path / "two" / "tokens.safetensors")
+    assert torch.equal(two.vectors["subject"], one.vectors["subject"])
+    assert bool(two.vectors["motion"].any())
+    assert two.sentinels == {"subject": base.sentinel(0), "motion": base.sentinel(1)}
+    prompts = METHOD.encoding(settings, base, "dog")
+    assert prompts.learned == two.sentinels, "what is written is what was encoded"
+    assert prompts.subject == f"{base.sentinel(0)} dog"
 
 
 def test_a_prior_set_that_was_not_sampled_is_named(base, data):

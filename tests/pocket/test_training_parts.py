@@ -40,6 +40,20 @@ def test_one_weighted_zero_row_equals_the_stock_padding() -> None:
     assert (stock - short).abs().max() < 1e-4
 
 
+@torch.no_grad()
+def test_frames_of_one_clip_may_share_their_text_rows() -> None:
+    torch.manual_seed(0)
+    transformer = build_transformer().eval()
+    processor = install_padded_attention(transformer)
+    noisy, time = torch.randn(6, 16, 1, 8, 8), torch.linspace(100.0, 900.0, 6)
+    rows, bias = compress_padding(torch.randn(2, 9, TEXT_WIDTH), torch.tensor([[1] * 9, [1] * 4 + [0] * 5]))
+    processor.bias = bias
+    shared = transformer(noisy, time, rows, return_dict=False)[0]
+    processor.bias = bias.repeat_interleave(3, dim=0)
+    repeated = transformer(noisy, time, rows.repeat_interleave(3, dim=0), return_dict=False)[0]
+    assert (shared - repeated).abs().max() < 1e-5
+
+
 @pytest.fixture(scope="module")
 def source() -> LatentSource:
     made = LatentSource(Path("nowhere"), build_tokenizer(captions=300))
@@ -53,21 +67,23 @@ def source() -> LatentSource:
 
 
 def test_batches_are_a_function_of_the_step(source: LatentSource) -> None:
-    first, again, other = source.batch(3, 4, False), source.batch(3, 4, False), source.batch(4, 4, False)
+    first, again, other = source.batch(3, 4), source.batch(3, 4), source.batch(4, 4)
     assert first.latents.shape == (4, 16, 13, 8, 8) and first.occupancy.shape == (4, 1, 13, 8, 8)
     assert torch.equal(first.latents, again.latents) and torch.equal(first.tokens, again.tokens)
     assert not torch.equal(first.latents, other.latents)
-    assert source.batch(3, 4, True).latents.shape == (4, 16, 1, 8, 8)
+    frames = source.batch(3, 4, frames=3)
+    assert frames.latents.shape == (12, 16, 1, 8, 8) and frames.occupancy.shape == (12, 1, 1, 8, 8)
+    assert frames.tokens.shape[0] == 4
 
 
 def test_a_tenth_of_the_captions_is_empty(source: LatentSource) -> None:
-    lengths = torch.cat([source.batch(step, 64, True).mask.sum(dim=1) for step in range(8)])
+    lengths = torch.cat([source.batch(step, 64, 1).mask.sum(dim=1) for step in range(8)])
     assert 0.05 < (lengths == 1).float().mean() < 0.17
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[base.BaseSettings]:
-    yield base.BaseSettings(steps=4, image_steps=1, image_batch=2, clip_batch=2)
+    yield base.BaseSettings(steps=4, image_steps=1, image_clips=2, clip_batch=2)
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(

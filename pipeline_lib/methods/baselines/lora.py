@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipeline_lib.methods.adapter_stage import (
-    AdapterStagePlan,
-    OptimizerValues,
-    build_adapter_stage,
-    finish_adapter_stage,
-)
-from pipeline_lib.methods.method import PriorRequest, StageInputs
+from pipeline_lib.methods.adapter_stage import AdapterMethod, AdapterStagePlan, OptimizerValues
+from pipeline_lib.methods.method import PriorRequest
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.encode import EncodingSettings
-from pipeline_lib.training.stage import Stage
 from pipeline_lib.training.text import TokenDropSettings
 
 STAGE_VERSION = 1
@@ -46,8 +39,8 @@ class LoraSettings(Record):
     trigger_word: str = Field(default="zwx", min_length=1, pattern=r"^[\w-]+$")
 
 
-class PlainLora:
-    """Implements :class:`pipeline_lib.methods.method.Method`."""
+class PlainLora(AdapterMethod):
+    """Implements :class:`pipeline_lib.methods.method.Method`: one stage, a triple without residual."""
 
     name: ClassVar[str] = "lora"
     settings_type: ClassVar[type[Record]] = LoraSettings
@@ -94,15 +87,3 @@ class PlainLora:
         if settings.prior_weight == 0:
             return None
         return PriorRequest(clips=settings.prior_clips, token_drop=0.0, token_variants=1)
-
-    def build(self, spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
-        """A fresh adapter."""
-        return build_adapter_stage(spec, base, inputs)
-
-    def finish(self, stage: Stage, folder: Path) -> dict[str, float]:
-        """Writes the triple, which has no residual."""
-        return finish_adapter_stage(stage, folder)
-
-    def release(self, stage: Stage) -> None:
-        """Takes the adapter off."""
-        stage.adapter.detach()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline_lib.methods.adapter_stage import AdapterStagePlan, build_adapter_stage, finish_adapter_stage
-from pipeline_lib.methods.method import PriorRequest, StageInputs
+from pipeline_lib.methods.adapter_stage import AdapterMethod, AdapterStagePlan
+from pipeline_lib.methods.method import PriorRequest
 from pipeline_lib.methods.set_and_sequence.settings import PRESETS, SetAndSequenceSettings
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Record, StageSpec
-from pipeline_lib.training.data import MOTION_TOKEN, SUBJECT_TOKEN
+from pipeline_lib.training.data import LEARNED_WORDS, MOTION_TOKEN, SUBJECT_TOKEN, sentinels
 from pipeline_lib.training.encode import EncodingSettings
-from pipeline_lib.training.stage import Stage
 from pipeline_lib.training.text import TokenDropSettings
 
 STAGE_VERSION = 1
@@ -21,8 +19,8 @@ IDENTITY = "identity"
 MOTION = "motion"
 
 
-class SetAndSequence:
-    """Implements :class:`pipeline_lib.methods.method.Method`."""
+class SetAndSequence(AdapterMethod):
+    """Implements :class:`pipeline_lib.methods.method.Method`: Stage I from nothing, Stage II on its factors."""
 
     name: ClassVar[str] = "set_and_sequence"
     settings_type: ClassVar[type[Record]] = SetAndSequenceSettings
@@ -30,28 +28,11 @@ class SetAndSequence:
 
     def plan(self, settings: SetAndSequenceSettings, has_clips: bool) -> list[StageSpec]:
         """Stage I on frames as an unordered set; Stage II on clips in order, where there are any."""
-        identity = StageSpec(
-            name=IDENTITY,
-            method=self.name,
-            version=STAGE_VERSION,
-            data="frames",
-            steps=settings.identity_steps,
-            settings=_stage_plan(settings, IDENTITY).model_dump(mode="json"),
-        )
-        motion = StageSpec(
-            name=MOTION,
-            method=self.name,
-            version=STAGE_VERSION,
-            data="clips",
-            steps=settings.motion_steps,
-            settings=_stage_plan(settings, MOTION).model_dump(mode="json"),
-            after=IDENTITY,
-        )
-        return [identity, motion] if has_clips else [identity]
+        return [_spec(settings, stage) for stage in ((IDENTITY, MOTION) if has_clips else (IDENTITY,))]
 
     def subject(self, settings: SetAndSequenceSettings, base: BaseModel, class_noun: str) -> str:
         """`WORD noun`, or `<sentinel> noun` where the word is learned."""
-        word = settings.trigger_word if settings.special_tokens == "word" else base.sentinel(0)
+        word = _learned(settings, base).get(SUBJECT_TOKEN, settings.trigger_word)
         return f"{word} {class_noun}"
 
     def encoding(self, settings: SetAndSequenceSettings, base: BaseModel, class_noun: str) -> EncodingSettings:
@@ -73,27 +54,26 @@ class SetAndSequence:
             clips=settings.prior_clips, token_drop=_reencoding(settings), token_variants=settings.token_variants
         )
 
-    def build(self, spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
-        """Stage I from nothing, or Stage II on Stage I's factors."""
-        return build_adapter_stage(spec, base, inputs)
-
-    def finish(self, stage: Stage, folder: Path) -> dict[str, float]:
-        """Writes the triple and the learned words."""
-        return finish_adapter_stage(stage, folder)
-
-    def release(self, stage: Stage) -> None:
-        """Takes the adapter off."""
-        stage.adapter.detach()
-
 
 def _reencoding(settings: SetAndSequenceSettings) -> float:
     return settings.token_drop if settings.token_drop_mode == "reencode" else 0.0
 
 
 def _learned(settings: SetAndSequenceSettings, base: BaseModel) -> dict[str, str]:
-    if settings.special_tokens == "word":
-        return {}
-    return {SUBJECT_TOKEN: base.sentinel(0), MOTION_TOKEN: base.sentinel(1)}
+    return {} if settings.special_tokens == "word" else sentinels(base, LEARNED_WORDS)
+
+
+def _spec(settings: SetAndSequenceSettings, stage: str) -> StageSpec:
+    motion = stage == MOTION
+    return StageSpec(
+        name=stage,
+        method=SetAndSequence.name,
+        version=STAGE_VERSION,
+        data="clips" if motion else "frames",
+        steps=settings.motion_steps if motion else settings.identity_steps,
+        settings=_stage_plan(settings, stage).model_dump(mode="json"),
+        after=IDENTITY if motion else None,
+    )
 
 
 def _stage_plan(settings: SetAndSequenceSettings, stage: str) -> AdapterStagePlan:

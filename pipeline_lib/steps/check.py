@@ -1,0 +1,34 @@
+"""What can be told about a config before any model is imported: mistakes are named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.generation.prompts import read_prompts
+from pipeline_lib.media.header import read_header
+from pipeline_lib.media.limits import DEFAULT_LIMITS
+from pipeline_lib.registry import base_source, check_captioner, check_method_name, encoder_folder
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.prepare import collect_inputs
+
+
+def check_config(config: RunConfig) -> None:
+    """Looks at inputs, subject, names and prompts; the method's own settings need its code and come later.
+
+    Args:
+        config: the whole of it.
+
+    Raises:
+        InputError: the first mistake found; names the thing and the fix.
+    """
+    for clip in collect_inputs(config).clips:
+        read_header(clip, DEFAULT_LIMITS)
+    if not (config.concept.subject or config.concept.class_noun or config.captions):
+        raise ConfigError("what is to be learned has no name", fix="say it with --subject, e.g. --subject dog")
+    check_method_name(config)
+    check_captioner(config)
+    base_source(config)
+    encoder_folder(config)
+    if config.samples.prompts_file:
+        read_prompts(Path(config.samples.prompts_file))
