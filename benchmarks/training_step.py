@@ -4,8 +4,9 @@
 
 The bare loop is what one would write by hand: PEFT's LoRA on the transformer, random windows, noise and
 sigma, forward, mean squared error, backward, clipping, fused AdamW. Both run alternately in one process,
-so that whatever else the machine does hits both; medians are compared. Two rows: regularisers off, and on
-(coefficient dropout, token masking and prior preservation; the bare loop then also draws the prior batch).
+so that whatever else the machine does hits both; medians are compared. Rows: Stage I's mathematics with the
+regularisers off, then both stages with them on (coefficient dropout, token masking and prior preservation; the
+bare loop then also draws the prior batch, and in Stage II learns the same number of factors).
 Peak memory is that of the tensors, counted by the profiler, of one step each.
 """
 
@@ -15,9 +16,11 @@ import argparse
 import json
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
@@ -26,6 +29,7 @@ from torch import Tensor
 
 from pipeline_lib.methods.method import StageInputs, settings_for
 from pipeline_lib.methods.set_and_sequence import SetAndSequence
+from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel, Conditioning
 from pipeline_lib.models.load import load_base
 from pipeline_lib.pocket.zoo import zoo_folder
@@ -35,6 +39,16 @@ from pipeline_lib.training.loop import make_optimizer, train_step
 BATCH, RANK = 8, 8
 OFF = {"identity_dropout": 0.0, "motion_dropout": 0.0, "token_drop": 0.0, "prior_weight": 0.0}
 Step = Callable[[int], Any]
+
+
+class Row(NamedTuple):
+    """One row of the table."""
+
+    motion: bool
+    regularised: bool
+
+
+ROWS = (Row(False, False), Row(False, True), Row(True, True))
 
 
 def _random_data(base: BaseModel, regularised: bool) -> tuple[TrainingData, PriorData]:
@@ -52,30 +66,52 @@ def _random_data(base: BaseModel, regularised: bool) -> tuple[TrainingData, Prio
     return TrainingData(frames, frames, clips, bank, bank), PriorData(frames, clips, bank)
 
 
-def our_step(base: BaseModel, regularised: bool) -> Step:
-    """The engine's own step on clips: the identity stage's spec, on the clips' latents."""
+def our_step(base: BaseModel, row: Row) -> Step:
+    """The engine's own step, on clips in every row."""
     method = SetAndSequence()
-    data, prior = _random_data(base, regularised)
-    settings = settings_for(method, "portable", {"rank": RANK, "batch": BATCH, **({} if regularised else OFF)})
-    spec = method.plan(settings, has_clips=True)[0].model_copy(update={"data": "clips"})
-    inputs = StageInputs(data=data, prior=prior if regularised else None, previous=None, seed=0, micro_batch=1_000)
-    stage = method.build(spec, base, inputs)
+    data, prior = _random_data(base, row.regularised)
+    settings = settings_for(method, "portable", {"rank": RANK, "batch": BATCH, **({} if row.regularised else OFF)})
+    identity, motion = method.plan(settings, has_clips=True)
+    spec = motion if row.motion else identity.model_copy(update={"data": "clips"})
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = StageInputs(
+            data=data,
+            prior=prior if row.regularised else None,
+            previous=_some_identity(base, Path(folder)) if row.motion else None,
+            seed=0,
+            micro_batch=1_000,
+        )
+        stage = method.build(spec, base, inputs)
     optimizer = make_optimizer(stage)
     return lambda step: train_step(stage, optimizer, step)
 
 
-def bare_step(base: BaseModel, regularised: bool) -> Step:
+def _some_identity(base: BaseModel, folder: Path) -> Path:
+    """A Stage I result whose basis is not zero."""
+    settings = AdapterSettings(rank=RANK, targets=base.spec.lora_targets)
+    adapter = Adapter.attach(base.experts()[0][1], settings, seed=0)
+    for factor in adapter.factors("basis").values():
+        factor.data.normal_(std=0.01)
+    adapter.triple().save(folder / "triple.safetensors")
+    adapter.detach()
+    return folder
+
+
+def bare_step(base: BaseModel, row: Row) -> Step:
     """What one would write by hand on PEFT and diffusers, of the same mathematics."""
-    data, prior = _random_data(base, regularised)
+    data, prior = _random_data(base, row.regularised)
     denoiser: Any = base.experts()[0][1]
     denoiser.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(base.spec.lora_targets)))
-    learning = [parameter for name, parameter in denoiser.named_parameters() if "lora_" in name]
-    for parameter in denoiser.parameters():
-        parameter.requires_grad_(False)
-    for parameter in learning:
-        parameter.requires_grad_(True)
+    learned = "lora_A" if row.motion else "lora_"
+    learning = []
+    for name, parameter in denoiser.named_parameters():
+        parameter.requires_grad_(learned in name)
+        if learned in name:
+            learning.append(parameter)
+        elif "lora_B" in name:
+            parameter.data.normal_(std=0.01)
     optimizer = torch.optim.AdamW(learning, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    sources = [(data.windows, data.clip_text)] + ([(prior.clips, prior.text)] if regularised else [])
+    sources = [(data.windows, data.clip_text)] + ([(prior.clips, prior.text)] if row.regularised else [])
 
     def step(_: int) -> Tensor:
         clean = torch.cat([latents.latents[torch.randint(len(latents), (BATCH,))] for latents, _ in sources])
@@ -108,9 +144,9 @@ def peak_bytes(step: Step) -> int:
     return peak
 
 
-def compare(folder: str, regularised: bool, steps: int) -> dict[str, float | str]:
+def compare(folder: str, row: Row, steps: int) -> dict[str, float | str]:
     """Alternates the two loops and compares medians."""
-    ours, bare = our_step(load_base(folder), regularised), bare_step(load_base(folder), regularised)
+    ours, bare = our_step(load_base(folder), row), bare_step(load_base(folder), row)
     loops = {"ours": ours, "bare": bare}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for step in range(steps + 2):
@@ -122,7 +158,8 @@ def compare(folder: str, regularised: bool, steps: int) -> dict[str, float | str
     memory = {name: peak_bytes(loop) for name, loop in loops.items()}
     median = {name: statistics.median(times) for name, times in seconds.items()}
     return {
-        "regularisers": "on" if regularised else "off",
+        "stage": "motion" if row.motion else "identity",
+        "regularisers": "on" if row.regularised else "off",
         "seconds_ours": round(median["ours"], 4),
         "seconds_bare": round(median["bare"], 4),
         "time_ratio": round(median["ours"] / median["bare"], 3),
@@ -139,7 +176,7 @@ def main() -> None:
     parser.add_argument("--base", default=str(zoo_folder("base")), help="a diffusers folder (default: the pocket base)")
     parser.add_argument("--steps", type=int, default=15)
     arguments = parser.parse_args()
-    rows = [compare(arguments.base, regularised, arguments.steps) for regularised in (False, True)]
+    rows = [compare(arguments.base, row, arguments.steps) for row in ROWS]
     facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.processor() or "cpu"}
     if arguments.json:
         print(json.dumps({**rows[0], "rows": rows, **facts}))

@@ -19,7 +19,8 @@ _ALWAYS = {
 _QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_FLOW_RUNS_LEVEL": "CRITICAL",
-    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",  # nobody can look at an embedded server's log
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails there is raised, too
 }
 
 

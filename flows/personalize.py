@@ -13,6 +13,7 @@ from tasks.concept import concept
 from tasks.encode import encode
 from tasks.evaluate import evaluate
 from tasks.generate import generate_base, generate_personalised
+from tasks.plan import plan
 from tasks.prepare import prepare
 from tasks.prior import prior
 from tasks.publish import publish
@@ -31,24 +32,24 @@ def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B00
     Returns:
         Paths of the run's outputs, its scores, seconds per stage.
     """
-    with run_session(config) as session:
+    with run_session(config):
         clips = prepare()
-        plan = session.plan(clips)
+        planned = plan(clips)
         captions = caption(clips)
         before = generate_base(captions)
 
         sources = {"captions": captions, "data": encode(clips, captions)}
-        if plan.has_prior:
+        if planned.has_prior:
             sources["prior"] = prior(captions)
         stages: dict[str, StepResult] = {}
-        for spec in plan.stages:
+        for spec in planned.stages:
             earlier = {"after": stages[spec.after]} if spec.after else {}
             stages[spec.name] = train(spec, {**sources, **earlier})
-        last = stages[plan.stages[-1].name]
+        last = stages[planned.stages[-1].name]
 
         made = {"clips": clips, "captions": captions, "before": before, "stage": last}
         made["after"] = generate_personalised(captions, last)
         made["scores"] = evaluate(made)
-        made["concept"] = concept(plan, made)
-        report(plan, made, stages)
-        return publish(plan).model_dump(mode="json")
+        made["concept"] = concept(planned, made)
+        report(planned, made, stages)
+        return publish(planned).model_dump(mode="json")

@@ -43,16 +43,16 @@ def personalize(
     Raises:
         InputError: an input or a setting cannot be used; says which and what to do.
     """
-    from pipeline_lib.run_config import RunConfig, with_settings
+    from pipeline_lib.run_config import RunConfig, anchored, with_settings
     from pipeline_lib.steps.state import StateFolder
 
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     sections = {
-        "concept": {"inputs": [str(Path(item).expanduser().absolute()) for item in given], "subject": subject},
+        "concept": {"inputs": [str(item) for item in given], "subject": subject},
         "base": {"source": base},
     }
     config = with_settings(RunConfig.model_validate(sections), settings)
-    return run_in_process(config, StateFolder.open(state), on_event)
+    return run_in_process(anchored(config, Path.cwd()), StateFolder.open(state), on_event)
 
 
 def run_in_process(config: RunConfig, state: StateFolder, on_event: OnEvent) -> RunResult:

@@ -80,12 +80,14 @@ def choose_method(config: RunConfig) -> MethodChoice:
     Raises:
         ConfigError: no such method, preset or setting, or a bad value.
     """
+    from pipeline_lib.methods.method import settings_for  # pulls in torch, which naming things must not
+
     method = _method(config)
     preset = config.method.preset or default_preset(config.base.source)
     if preset not in method.presets:
         raise _unknown("method.preset", preset, method.presets)
     try:
-        settings = method.settings_type.model_validate(_over(method.presets[preset], config.method.settings))
+        settings = settings_for(method, preset, config.method.settings)
     except ValidationError as error:
         raise _bad_setting(method, error) from error
     return MethodChoice(method, preset, settings)
@@ -226,15 +228,6 @@ def _made(name: str, built_in: Mapping[str, str], group: str) -> Any:
     for point in entry_points(group=group, name=name):
         return point.load()()
     return None
-
-
-def _over(ground: Any, values: Any) -> dict[str, Any]:
-    """A preset's values under a person's own, section by section."""
-    merged = dict(ground)
-    for key, value in values.items():
-        inner = merged.get(key)
-        merged[key] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _unknown(key: str, got: str, known: Iterable[str], also: str = "") -> ConfigError:

@@ -149,7 +149,7 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(
             f"{path} holds no settings", expected="sections such as `concept:`", fix="see `mannerism init`"
         )
-    return _anchored(parse_config(loaded, origin=str(path)), path.resolve().parent)
+    return anchored(parse_config(loaded, origin=str(path)), path.resolve().parent)
 
 
 def parse_config(values: Mapping[str, Any], origin: str = "the config") -> RunConfig:
@@ -241,20 +241,34 @@ def _all_keys() -> list[str]:
     ]
 
 
-def _anchored(config: RunConfig, folder: Path) -> RunConfig:
-    def anchored(text: str) -> str:
-        return str(folder / Path(text).expanduser())
+def anchored(config: RunConfig, folder: Path) -> RunConfig:
+    """The config with its relative paths made absolute.
 
-    inputs = tuple(anchored(text) for text in config.concept.inputs)
-    prompts = anchored(config.samples.prompts_file) if config.samples.prompts_file else ""
-    source = config.base.source  # a bare word is a registry name, never a folder that happens to be here
-    if source.startswith((".", "~")) or ("/" in source and (folder / source).is_dir()):
-        source = anchored(source)
+    Args:
+        config: inputs and prompt file are paths; base, captioner and encoder may be, and are when they
+            look like one and are there: a bare word is a name, never a folder that happens to be near.
+        folder: what the paths are relative to.
+
+    Returns:
+        The same config, to be run from anywhere.
+    """
+
+    def path(text: str) -> str:
+        return str(folder.absolute() / Path(text).expanduser())
+
+    def path_or_name(text: str) -> str:
+        return path(text) if "/" in text and Path(path(text)).is_dir() else text
+
+    concept, samples, evaluation = config.concept, config.samples, config.evaluation
+    inputs = tuple(path(text) for text in concept.inputs)
+    prompts = path(samples.prompts_file) if samples.prompts_file else ""
+    captioner, encoder = path_or_name(concept.captioner), path_or_name(evaluation.encoder)
     return config.model_copy(
         update={
-            "concept": config.concept.model_copy(update={"inputs": inputs}),
-            "samples": config.samples.model_copy(update={"prompts_file": prompts}),
-            "base": config.base.model_copy(update={"source": source}),
+            "concept": concept.model_copy(update={"inputs": inputs, "captioner": captioner}),
+            "samples": samples.model_copy(update={"prompts_file": prompts}),
+            "base": config.base.model_copy(update={"source": path_or_name(config.base.source)}),
+            "evaluation": evaluation.model_copy(update={"encoder": encoder}),
         }
     )
 

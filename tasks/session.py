@@ -154,12 +154,12 @@ class RunSession:
         """Ends worker and tracker; notes a failure in the run folder."""
         self._worker.close()
         if error is not None and self._record is not None:
-            self._record = self._record.model_copy(update={"status": "failed", "error": str(error)})
+            status = "failed" if isinstance(error, Exception) else "stopped"
+            self._record = self._record.model_copy(update={"status": status, "error": str(error)})
             with suppress(PipelineError):  # a full disk is likely what failed
                 self.folder.write(self._record)
         if self._tracker.run_id:
-            killed = error is not None and not isinstance(error, Exception)
-            self._tracker.end("KILLED" if killed else "FAILED" if error else "FINISHED")
+            self._tracker.end("FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED")
         self._background.shutdown()
 
     def _ask(

@@ -15,7 +15,24 @@ from pipeline_lib.steps.step import StepResult
 from tasks.session import current_session
 
 P = ParamSpec("P")
-RETRIES = 2
+
+
+def _worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except Exception as error:
+        return current_session().may_retry(error)
+    return False
+
+
+ROAD: dict[str, Any] = {
+    "cache_policy": NO_CACHE,  # the artifact store is the only cache
+    "persist_result": False,
+    "result_serializer": "json",
+    "retries": 2,
+    "retry_delay_seconds": 1,
+    "retry_condition_fn": _worth_retrying,
+}
 
 
 def stage_task(run_name: str) -> Callable[[Callable[P, StepResult]], Callable[P, StepResult]]:
@@ -32,16 +49,7 @@ def stage_task(run_name: str) -> Callable[[Callable[P, StepResult]], Callable[P,
     """
 
     def decorate(body: Callable[P, StepResult]) -> Callable[P, StepResult]:
-        @task(
-            name=body.__name__,
-            task_run_name=run_name,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-            result_serializer="json",
-            retries=RETRIES,
-            retry_delay_seconds=1,
-            retry_condition_fn=_worth_retrying,
-        )
+        @task(name=body.__name__, task_run_name=run_name, **ROAD)
         @wraps(body)
         def run(*args: P.args, **kwargs: P.kwargs) -> StepResult | State[StepResult]:
             result = body(*args, **kwargs)
@@ -56,11 +64,3 @@ def stage_task(run_name: str) -> Callable[[Callable[P, StepResult]], Callable[P,
         return call
 
     return decorate
-
-
-def _worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    try:
-        state.result()
-    except Exception as error:
-        return current_session().may_retry(error)
-    return False

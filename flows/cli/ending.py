@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline_lib.errors import PipelineError, StopRequested
+from pipeline_lib.errors import PipelineError, ResourceError, StopRequested
 
 if TYPE_CHECKING:
     import typer
 
 INTERRUPTED = 130
+LEAST_BYTES_FREE = 1_000_000
 
 
 def ended(app: typer.Typer, arguments: Sequence[str]) -> int:
@@ -32,15 +35,42 @@ def ended(app: typer.Typer, arguments: Sequence[str]) -> int:
         code = app(list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, StopRequested):
         return _told("stopped; run the same command again to go on", INTERRUPTED, arguments)
-    except PipelineError as error:
-        log = "" if error.exit_code == 2 else _logged(error)
-        return _told(f"{error}{log}", error.exit_code, arguments)
     except Exception as error:
         if (show := getattr(error, "show", None)) is not None:  # a usage error: typer's own, whose home moves
             show()
             return 2
-        return _told(f"{type(error).__name__}: {error}{_logged(error)}", 1, arguments)
+        return _explained(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _explained(error: Exception, arguments: Sequence[str]) -> int:
+    known = _ours(error) or _disk_full(error)
+    if known is None:
+        return _told(f"{type(error).__name__}: {error}{_logged(error)}", 1, arguments)
+    return _told(f"{known}{'' if known.exit_code == 2 else _logged(error)}", known.exit_code, arguments)
+
+
+def _ours(error: BaseException | None) -> PipelineError | None:
+    """The first error of our own in the chain: on a full disk, say, Prefect and MLflow fail after us."""
+    while error is not None and not isinstance(error, PipelineError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _disk_full(error: Exception) -> PipelineError | None:
+    """A full disk, which Prefect's server and MLflow's database tell each in their own words."""
+    from pipeline_lib.steps.state import StateFolder
+
+    try:
+        root = StateFolder.open().root
+        free = shutil.disk_usage(root).free
+    except (OSError, PipelineError):
+        return None
+    if free > LEAST_BYTES_FREE:
+        return None
+    return ResourceError(
+        f"disk full: {root} has {free} bytes left ({type(error).__name__}); free space, then run again"
+    )
 
 
 def _told(text: str, code: int, arguments: Sequence[str]) -> int:
@@ -52,13 +82,15 @@ def _told(text: str, code: int, arguments: Sequence[str]) -> int:
 
 
 def _logged(error: BaseException) -> str:
-    """Writes the traceback to a file; returns the words that name it."""
+    """Writes the traceback to a file, elsewhere where the state folder is full; returns words that name it."""
     from pipeline_lib.steps.state import StateFolder
 
-    try:
-        path: Path = StateFolder.open().logs / f"error-{datetime.now():%Y%m%d-%H%M%S}.log"
-        path.write_text("".join(traceback.format_exception(error)))
-    except (OSError, PipelineError):
-        sys.stderr.write("".join(traceback.format_exception(error)))  # nowhere else to put it
-        return ""
-    return f"; details in {path}"
+    name = f"error-{datetime.now():%Y%m%d-%H%M%S}.log"
+    for folder in (lambda: StateFolder.open().logs, lambda: Path(tempfile.gettempdir())):
+        try:
+            path: Path = folder() / name
+            path.write_text("".join(traceback.format_exception(error)))
+        except (OSError, PipelineError):
+            continue
+        return f"; details in {path}"
+    return ""

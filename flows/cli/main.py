@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,7 +73,7 @@ def run(
         "base.source": base,
         "method.name": method,
         "method.preset": preset,
-        "samples.prompts_file": str(Path(prompts).absolute()) if prompts else "",
+        "samples.prompts_file": prompts,
         "samples.negative_prompt": negative,
         "seed": "" if seed is None else seed,
     }
@@ -195,6 +196,7 @@ def prune(
 
 def main() -> None:
     """The console script: runs a command and ends with its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: checkpoint, clean up, leave
     sys.exit(ended(app, sys.argv[1:]))
 
 

@@ -12,7 +12,8 @@ import yaml
 from flows.cli.output import console, put, put_json, put_table
 from flows.cli.view import RunView
 from flows.environment import prepare_environment
-from pipeline_lib.run_config import RunConfig, load_config, with_settings
+from flows.guard import guarded_server
+from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
 from pipeline_lib.steps.run_folder import RunResult, find_run
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import write_atomic
@@ -36,9 +37,9 @@ def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str
     if path.suffix.lower() in CONFIG_SUFFIXES:
         config = load_config(path)
     else:
-        config = RunConfig.model_validate({"concept": {"inputs": [str(path.absolute())]}})
+        config = RunConfig.model_validate({"concept": {"inputs": [str(path)]}})
     given = [f"{key}={yaml.safe_dump(value, width=1 << 20)}" for key, value in options.items() if value != ""]
-    return with_settings(config, [*given, *settings])
+    return anchored(with_settings(config, [*given, *settings]), Path.cwd())
 
 
 def demo_config(settings: Sequence[str]) -> RunConfig:
@@ -97,7 +98,7 @@ def _run(config: RunConfig, state: StateFolder, view: RunView) -> RunResult:
     session = RunSession(config, state, view.on_event)
     if session.finished is not None:
         return session.result()
-    with opened(session):  # the worker loads while Prefect is imported and its server starts
+    with guarded_server(), opened(session):  # the worker loads while Prefect is imported and its server starts
         from flows.personalize import personalize
 
         personalize(config)

@@ -74,15 +74,16 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
     vectors = learned_vectors(plan.words, text.conditioning.width, start)
     for vector in vectors.values():
         vector.data = vector.data.to(base.device)
-    held_out = inputs.data.held_out_frames
-    validation = (held_out if spec.data == "frames" and len(held_out) else _first(concept, 4), text)
+    held_out = spec.data == "frames" and len(inputs.data.held_out_frames) > 0
+    validation = inputs.data.held_out_frames if held_out else _first(concept, 4)
     return Stage(
         spec=spec,
         base=base,
         adapter=adapter,
         learning=("residual",) if plan.learn_residual else ("basis", "coefficients"),
         sources=_sources(plan, spec, base, inputs, (concept, text)),
-        validation=validation,
+        validation=(validation, text),
+        validation_held_out=held_out,
         optimizer=OptimizerSettings(**plan.optimizer.model_dump()),
         dropout=DropoutSettings(probability=plan.dropout, rescale=plan.dropout_rescale, factors=plan.dropout_on),
         micro_batch=inputs.micro_batch,
@@ -100,21 +101,23 @@ def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
         folder: gets `triple.safetensors`, and `tokens.safetensors` where words were learned.
 
     Returns:
-        `basis_norm`, `effective_rank` (mean over layers of the exponential entropy of the update's
-        singular values), and per learned word its norm relative to an ordinary token's.
+        Means over layers of `basis_norm`, `basis_change` (how far the basis moved in this stage, over its
+        norm) and `effective_rank` (exponential entropy of the update's singular values); per learned word its
+        norm relative to an ordinary token's; and whether the validation loss was on held-out data.
     """
     triple = stage.adapter.triple()
     triple.save(folder / TRIPLE_FILE)
     figures = {
         "basis_norm": _mean([factors.basis.norm() for factors in triple.layers.values()]),
+        "basis_change": stage.adapter.basis_change(),
         "effective_rank": _mean([effective_rank(down, up) for down, up in triple.merged().values()]),
     }
     if stage.vectors:
         LearnedTokens(stage.vectors, sentinels(stage.base, stage.vectors)).save(folder / TOKENS_FILE)
-        ordinary = stage.base.text_embedding_rms
+        ordinary = stage.sources[0].text.row_rms
         for word, vector in stage.vectors.items():
             figures[f"{word}_relative_norm"] = float(vector.detach().float().square().mean().sqrt()) / ordinary
-    return figures
+    return {**figures, "validation_held_out": float(stage.validation_held_out)}
 
 
 class AdapterMethod:

@@ -112,7 +112,7 @@ def settings_for(method: Method, preset: str, overrides: Mapping[str, Any]) -> A
     Args:
         method: whose settings.
         preset: name of one of its presets.
-        overrides: a person's own values; they win.
+        overrides: a person's own values; they win, key by key inside sections too.
 
     Returns:
         An instance of the method's `settings_type`.
@@ -125,4 +125,13 @@ def settings_for(method: Method, preset: str, overrides: Mapping[str, Any]) -> A
         raise ConfigError(
             f"method {method.name} has no preset {preset!r}", expected="one of " + ", ".join(sorted(method.presets))
         )
-    return method.settings_type.model_validate({**method.presets[preset], **overrides})
+    return method.settings_type.model_validate(_over(method.presets[preset], overrides))
+
+
+def _over(ground: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(ground)
+    for key, value in values.items():
+        inner = merged.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = _over(inner, value) if both else value
+    return merged

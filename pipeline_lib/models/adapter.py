@@ -80,6 +80,7 @@ class Adapter:
         self._basis: dict[str, nn.Parameter] = {}
         self._coefficients: dict[str, nn.Parameter] = {}
         self._mixes: dict[str, Coefficients] = {}
+        self._first_basis: dict[str, Tensor] = {}
         self._wrap()
 
     @classmethod
@@ -100,6 +101,7 @@ class Adapter:
         _add_peft_layers(denoiser, settings)
         adapter = cls(denoiser, settings)
         adapter._initialise(seed)
+        adapter._remember_basis()
         return adapter
 
     @classmethod
@@ -124,6 +126,7 @@ class Adapter:
         except InputError:
             adapter.detach()
             raise
+        adapter._remember_basis()
         return adapter
 
     def begin_residual(self) -> None:
@@ -184,6 +187,15 @@ class Adapter:
         finally:
             self._denoiser.enable_adapters()
 
+    def basis_change(self) -> float:
+        """Mean over layers of ‖A − A⁰‖ / ‖A‖, with A⁰ the basis as it was put on; 0 where the basis is zero."""
+        changes = []
+        for path, first in self._first_basis.items():
+            now = _copied(self._basis[path])
+            norm = float(now.norm())
+            changes.append(float((now - first).norm()) / norm if norm else 0.0)
+        return sum(changes) / len(changes)
+
     def triple(self) -> LoraTriple:
         """A copy of what is stored, float32 on the CPU; masks and strengths are no part of it."""
         residuals = self.factors("residual")
@@ -231,6 +243,9 @@ class Adapter:
             self._basis[path] = basis.weight
             self._coefficients[path] = linear.parametrizations.weight.original  # type: ignore[union-attr, assignment]
             self._mixes[path] = mix
+
+    def _remember_basis(self) -> None:
+        self._first_basis = {path: _copied(basis) for path, basis in self._basis.items()}
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:

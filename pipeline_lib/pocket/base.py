@@ -19,6 +19,7 @@ from pipeline_lib.pocket.base_models import build_scheduler, build_text_encoder,
 from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
+from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.text_padding import compress_padding, install_padded_attention
 from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, SIZE, TRAINING_SEED
 from pipeline_lib.seeding import generator
@@ -182,7 +183,8 @@ class BaseTrainer:
         self.optimizers = build_optimizers(self.model, settings)
         self.peaks = (settings.matrix_rate, settings.other_rate)
         self.average = Average(self.model, settings.average)
-        self.step = 0
+        self.ranks = Ranks()
+        self.step, self.over = 0, False
         state = piece.load()
         if state:
             self._restore(state)
@@ -211,8 +213,9 @@ class BaseTrainer:
         Args:
             target: the base's folder.
         """
-        self.checkpoint()
-        publish(self.average.values, self.source.tokenizer, target)
+        if self.ranks.first:
+            self.checkpoint()
+            publish(self.average.values, self.source.tokenizer, target)
 
     def _is_image_step(self) -> bool:
         settings = self.settings
@@ -229,13 +232,15 @@ class BaseTrainer:
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * factor
             optimizer.zero_grad(set_to_none=True)
+        draw, settings, ranks = self.step * self.ranks.count + self.ranks.rank, self.settings, self.ranks
         batch = (
-            self.source.batch(self.step, self.settings.image_clips, self.settings.image_frames)
+            self.source.batch(draw, settings.image_clips // ranks.count, settings.image_frames)
             if image
-            else self.source.batch(self.step, self.settings.clip_batch)
+            else self.source.batch(draw, settings.clip_batch // ranks.count)
         )
-        loss = weighted_loss(self.model, batch, self.step, self.settings)
+        loss = weighted_loss(self.model, batch, draw, settings)
         loss.backward()
+        self.over = ranks.average_gradients(list(self.model.parameters()), self.piece.over)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -256,13 +261,13 @@ def train(trainer: BaseTrainer, target: Path) -> int:
     """
     sums = {True: [0.0, 0.0], False: [0.0, 0.0]}
     piece = trainer.piece
-    while trainer.step < trainer.settings.steps and not piece.over:
+    while trainer.step < trainer.settings.steps and not trainer.over:
         if trainer.step % 100 == 0:
             trainer.source.refresh()
         loss, image = trainer.advance()
         sums[image][0] += loss
         sums[image][1] += 1
-        if trainer.step % 50 == 0:
+        if trainer.step % 50 == 0 and trainer.ranks.first:
             means = {
                 name: sums[image][0] / sums[image][1]
                 for name, image in (("image_loss", True), ("clip_loss", False))

@@ -50,7 +50,7 @@ def sample(
         negative_prompt="",
         height=SIZE,
         width=SIZE,
-        num_frames=num_frames,
+        num_frames=num_frames - 1,  # see world_settings.STOCK_CLIP_FRAMES
         num_inference_steps=steps,
         guidance_scale=4.0,
         generator=torch.Generator().manual_seed(0),

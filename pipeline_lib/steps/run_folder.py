@@ -42,7 +42,7 @@ class RunRecord(Record):
     schema_version: int = 1
     run_id: str
     concept: str
-    status: Literal["running", "done", "failed"]
+    status: Literal["running", "done", "stopped", "failed"]
     fingerprint: str
     config: RunConfig
     plan: RunPlan | None = None

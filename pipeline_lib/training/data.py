@@ -25,7 +25,8 @@ class TextBank:
     """Encoded prompts. Each prompt owns `variants` consecutive rows; the first of them is the whole prompt.
 
     The others hide random tokens (text-token masking). `learned` tells, for each learned word and each
-    row, at which token positions its vector goes; hidden positions are left out.
+    row, at which token positions its vector goes; hidden positions are left out. `row_rms` is the root mean
+    square of an ordinary token's row, the scale that a learned vector is compared with; 0 where none is.
     """
 
     prompts: tuple[str, ...]
@@ -33,6 +34,7 @@ class TextBank:
     conditioning: Conditioning
     learned: Mapping[str, tuple[tuple[int, ...], ...]]
     token_counts: tuple[int, ...]
+    row_rms: float = 0.0
 
     def row(self, prompt: int, variant: int = 0) -> int:
         """Row of a prompt's variant."""
@@ -140,6 +142,7 @@ def save_text(bank: TextBank, folder: Path, name: str) -> None:
         "variants": bank.variants,
         "learned": bank.learned,
         "token_counts": bank.token_counts,
+        "row_rms": bank.row_rms,
     }
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
 
@@ -149,7 +152,14 @@ def load_text(folder: Path, name: str) -> TextBank:
     facts = json.loads((folder / f"{name}.json").read_text())
     learned = {word: tuple(tuple(row) for row in rows) for word, rows in facts["learned"].items()}
     conditioning = Conditioning(_read(folder / f"{name}.safetensors"))
-    return TextBank(tuple(facts["prompts"]), facts["variants"], conditioning, learned, tuple(facts["token_counts"]))
+    return TextBank(
+        prompts=tuple(facts["prompts"]),
+        variants=facts["variants"],
+        conditioning=conditioning,
+        learned=learned,
+        token_counts=tuple(facts["token_counts"]),
+        row_rms=facts["row_rms"],
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

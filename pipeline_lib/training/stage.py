@@ -69,7 +69,8 @@ class Stage:
         adapter: with the parameters of `learning` trainable.
         learning: kinds of factors that learn.
         sources: what a step draws from; the concept first.
-        validation: latents and text that are never drawn from, or the concept's own under fixed noise.
+        validation: latents and text of the validation loss.
+        validation_held_out: whether they are never drawn from; else they are the concept's own.
         vectors: learned words' vectors, by word; those in `learning_words` learn.
         learning_words: see `vectors`.
         optimizer: settings.
@@ -84,6 +85,7 @@ class Stage:
     learning: tuple[Literal["basis", "coefficients", "residual"], ...]
     sources: tuple[SourceDraw, ...]
     validation: tuple[LatentSet, TextBank]
+    validation_held_out: bool
     optimizer: OptimizerSettings
     dropout: DropoutSettings
     micro_batch: int
@@ -151,15 +153,17 @@ class Stage:
         """Mean squared velocity error at fixed sigma quantiles under fixed noise, without dropout."""
         latents, text = self.validation
         sigmas = sigma_quantiles(VALIDATION_QUANTILES, self.base.spec.sigma_shift)
-        total = 0.0
+        total = torch.zeros(())
         with self.adapter.evaluating():
             for index in range(len(latents)):
-                clean = latents.latents[index : index + 1].expand(len(sigmas), -1, -1, -1, -1)
-                noise = torch.randn(clean.shape, generator=generator(self.seed, "validation", index))
-                rows = [text.row(int(latents.prompt[index]))] * len(sigmas)
-                conditioning = with_learned(self.base, text, rows, self.vectors)
-                total += float(self._errors(clean, noise, sigmas, conditioning).mean())
-        return total / len(latents)
+                clean = latents.latents[index : index + 1]
+                row = text.row(int(latents.prompt[index]))
+                noise = torch.randn(len(sigmas), *clean.shape[1:], generator=generator(self.seed, "validation", index))
+                for part in torch.arange(len(sigmas)).split(self.micro_batch):
+                    conditioning = with_learned(self.base, text, [row] * len(part), self.vectors)
+                    same = clean.expand(len(part), -1, -1, -1, -1)
+                    total += self._errors(same, noise[part], sigmas[part], conditioning).sum().cpu()
+        return float(total) / (len(latents) * len(sigmas))
 
     def _errors(self, clean: Tensor, noise: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         device = self.base.device

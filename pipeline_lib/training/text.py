@@ -78,7 +78,8 @@ def encode_texts(
         for word, sentinel in learned.items()
     }
     counts = tuple(len(span) for span in spans)
-    return TextBank(tuple(prompts), variants, Conditioning.cat(parts), where, counts)
+    scale = base.text_embedding_rms if learned else 0.0
+    return TextBank(tuple(prompts), variants, Conditioning.cat(parts), where, counts, scale)
 
 
 def _positions(prompt: str, spans: Sequence[tuple[int, int]], word: str) -> list[int]:

@@ -125,17 +125,27 @@ def test_a_prior_set_that_was_not_sampled_is_named(base, data):
         METHOD.build(METHOD.plan(small(), has_clips=True)[0], base, inputs(data, None))
 
 
-def test_prior_samples_are_kept_better_with_prior_preservation(tiny_folder, data, prior, tmp_path):
-    """Both arms, same draws of the concept: the base's own samples are reconstructed better with λ = 1."""
+def test_the_bases_own_samples_are_kept_better_with_prior_preservation(tiny_folder, data, tmp_path):
+    """Six clips sampled from the base, four to preserve, two to look at; same draws of the concept in both arms."""
+    from pipeline_lib.generation.sample import SamplingSettings, generate
+    from pipeline_lib.training.data import LatentSet
+    from pipeline_lib.training.prior import encode_prior, prior_prompts
+    from pipeline_lib.training.text import TokenDropSettings
 
-    def prior_error(weight):
-        base = load_base(str(tiny_folder))
+    base = load_base(str(tiny_folder))
+    prompts = prior_prompts("dog", 6, seed=0)
+    clips = [generate(base, prompt, seed, SamplingSettings.of(base.spec)) for seed, prompt in enumerate(prompts)]
+    drop = TokenDropSettings(probability=0.0, variants=1)
+    kept = encode_prior(base, clips[:4], prompts[:4], drop, seed=0)
+    unseen = encode_prior(base, clips[4:], prompts[4:], drop, seed=0)
+
+    def error(weight):
         settings = small(prior_weight=weight, identity_steps=120, identity_dropout=0.0, token_drop=0.0, batch=4)
-        stage = trained(settings, base, data, prior, tmp_path / f"weight-{weight}")
-        stage.validation = (prior.frames, prior.text)
+        stage = trained(settings, load_base(str(tiny_folder)), data, kept, tmp_path / f"weight-{weight}")
+        stage.validation = (LatentSet(unseen.frames.latents, unseen.frames.prompt), unseen.text)
         return stage.validate()
 
-    assert prior_error(1.0) < prior_error(0.0)
+    assert error(1.0) < error(0.0)
 
 
 def test_effective_rank_of_known_spectra():

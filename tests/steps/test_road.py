@@ -196,7 +196,7 @@ def test_learned_words_reach_the_samples(tmp_path: Path, tiny_folder: Path, clip
     ("setting", "said"),
     [
         ("method.settings.rnk=1", "rank"),
-        ("base.source=nowhere/at/all/x", "no base model"),
+        ("base.source=nowhere/at/all/x", "unknown base.source"),
         ("captions=[{class_noun: a}, {class_noun: b}]", "2 captions for 1 clips"),
         ("concept.subject=", "subject"),
         ("samples.prompts_file=/nowhere/p.txt", "p.txt"),

@@ -91,23 +91,71 @@ def _micro(stage):
     return micro_batches(stage.draw(0), stage.micro_batch)
 
 
-@pytest.mark.parametrize("change", ["micro-batches", "recomputation"])
-def test_micro_batches_and_recomputation_give_the_same_gradients(tiny_folder, data, prior, change):
+@pytest.fixture(scope="module")
+def identity(tiny_folder, data, prior, tmp_path_factory):
+    """Stage I's result, for Stage II to start from."""
     from pipeline_lib.models.load import load_base
 
-    def warm(base, micro_batch):
-        stage = stage_of(base, data, prior, micro_batch=micro_batch)
-        for basis in stage.adapter.factors("basis").values():  # at zero the coefficients get no gradient
-            basis.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
-        return stage
+    folder = tmp_path_factory.mktemp("identity")
+    stage = stage_of(load_base(str(tiny_folder)), data, prior)
+    run(stage, folder)
+    SetAndSequence().finish(stage, folder)
+    return folder
 
-    plain = gradients(warm(load_base(str(tiny_folder)), 64))
-    other_base = load_base(str(tiny_folder))
-    other_base.set_gradient_checkpointing(change == "recomputation")
-    other = gradients(warm(other_base, 64 if change == "recomputation" else 2))
+
+def warm_stage(folder, parts, *, index, micro_batch=64, recompute=False):
+    """A stage in the middle of its training, with dropout on, ready for one step."""
+    from pipeline_lib.models.load import load_base
+
+    data, prior, identity = parts
+    base = load_base(str(folder))
+    base.set_gradient_checkpointing(recompute)
+    spec = SetAndSequence().plan(SETTINGS, has_clips=True)[index]
+    previous = identity if index else None
+    inputs = StageInputs(data=data, prior=prior, previous=previous, seed=5, micro_batch=micro_batch)
+    stage = SetAndSequence().build(spec, base, inputs)
+    for kind in stage.learning:  # at zero the other factor gets no gradient
+        for number, factor in enumerate(stage.adapter.factors(kind).values()):
+            factor.data.normal_(std=0.1, generator=torch.Generator().manual_seed(number))
+    return stage
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["identity", "motion"])
+@pytest.mark.parametrize("change", [{"micro_batch": 2}, {"recompute": True}], ids=["micro-batches", "recomputation"])
+def test_micro_batches_and_recomputation_give_the_same_gradients(tiny_folder, data, prior, identity, index, change):
+    parts = (data, prior, identity)
+    plain = gradients(warm_stage(tiny_folder, parts, index=index))
+    other = gradients(warm_stage(tiny_folder, parts, index=index, **change))
+    assert plain.keys() == other.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(other[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
         assert bool(gradient.any()), name
+
+
+def test_the_validation_loss_is_the_mean_over_fixed_quantiles_by_hand(base, data, prior):
+    from pipeline_lib.flow_matching import sigma_quantiles
+    from pipeline_lib.seeding import generator
+    from pipeline_lib.training.text import with_learned
+
+    stage = stage_of(base, data, prior, micro_batch=3)
+    assert stage.validation_held_out
+    sigmas = sigma_quantiles(8, base.spec.sigma_shift)
+    errors = []
+    for index, clean in enumerate(data.held_out_frames.latents):
+        noise = torch.randn(8, *clean.shape, generator=generator(5, "validation", index))
+        text = with_learned(base, data.frame_text, [0], stage.vectors)
+        for sigma, one in zip(sigmas, noise, strict=True):
+            noisy = ((1 - sigma) * clean + sigma * one)[None]
+            with torch.no_grad():
+                errors.append((base.velocity(noisy, sigma[None], text) - (one - clean)).square().mean())
+    assert stage.validate() == pytest.approx(float(torch.stack(errors).mean()), rel=1e-5)
+
+
+def test_masks_in_force_do_not_reach_the_validation_loss(tiny_folder, data, prior, identity):
+    stage = warm_stage(tiny_folder, (data, prior, identity), index=1)
+    before = stage.validate()
+    stage.draw(0)
+    assert stage.validate() == before
 
 
 def test_nothing_is_stepped_with_a_gradient_that_is_not_finite(base, data, prior, tmp_path):
