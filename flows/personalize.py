@@ -47,7 +47,7 @@ def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B00
             stages[spec.name] = train(spec, {**sources, **earlier})
         last = stages[planned.stages[-1].name]
 
-        made = {"clips": clips, "captions": captions, "before": before, "stage": last}
+        made = {**sources, "clips": clips, "before": before, "stage": last}
         made["after"] = generate_personalised(captions, last)
         made["scores"] = evaluate(made)
         made["concept"] = concept(planned, made)

@@ -68,11 +68,15 @@ def run_in_process(config: RunConfig, state: StateFolder, on_event: OnEvent) -> 
         return folder.result(finished)
     check_config(config)
     shelf = ModelShelf(state.locks)
+    record = folder.begin(config)
     try:
-        record = folder.begin(config)
         context = StepContext(config, state.store, shelf, on_event, micro_batch=config.training.micro_batch)
+        context.previews = folder.previews
         plan, steps = _walk(context)
         return folder.result(folder.finish(folder.collect(record, plan, steps, context.store)))
+    except BaseException as error:
+        folder.fail(record, error)
+        raise
     finally:
         shelf.clear()
 
@@ -99,8 +103,8 @@ def _walk(context: StepContext) -> tuple[Any, dict[str, StepResult]]:
         stages[spec.name] = ref(train.train(context, spec, {**sources, **earlier}))
     last = stages[planned.stages[-1].name]
     after = ref(generate.generate_personalised(context, captions, last))
-    made = {"clips": clips, "captions": captions, "before": before, "after": after, "stage": last}
+    made = {**sources, "clips": clips, "before": before, "after": after, "stage": last}
     made["scores"] = ref(evaluate.evaluate(context, made))
     made["concept"] = ref(concept.concept(context, planned, made))
-    ref(report.report(context, planned, {**made, **{f"stage-{name}": stage for name, stage in stages.items()}}))
+    ref(report.report(context, planned, plan.report_inputs(made, stages)))
     return planned, done

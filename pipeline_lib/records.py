@@ -5,6 +5,7 @@ Arrays never live in a record; they live in files of the artifact store, which a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -114,6 +115,42 @@ class Prompt(Record):
         return self.text.replace("{subject}", subject)
 
 
+class Wording(Record):
+    """The words that stand for a trained concept in prompts: the same in training, in a run and afterwards.
+
+    `subject` holds the class noun; `motion` is the word for the learned motion, "" where there is none;
+    `phrases` are the motion phrases that it was trained before.
+    """
+
+    subject: str
+    motion: str = ""
+    phrases: tuple[str, ...] = ()
+
+    def fill(self, text: str) -> str:
+        """A prompt as the trained model reads it.
+
+        The motion word goes before the first motion phrase of its training that the prompt holds, the
+        longest phrase first, and one that stands between commas before one inside a sentence. A prompt with
+        none of them gets the word at its end, after a comma: the learned motion is part of the concept.
+
+        Args:
+            text: with `{subject}` in the subject's place.
+
+        Returns:
+            The prompt without placeholders.
+        """
+        filled = text.replace("{subject}", self.subject)
+        if not self.motion:
+            return filled
+        for phrase in sorted(filter(None, self.phrases), key=lambda one: (-len(one), one)):
+            words = re.escape(phrase)
+            for pattern in (rf"(?:^|(?<=, )){words}(?=,|$)", rf"(?<!\w){words}(?!\w)"):
+                found = re.search(pattern, filled, re.IGNORECASE)
+                if found:
+                    return f"{filled[: found.start()]}{self.motion} {filled[found.start() :]}"
+        return _join(filled, self.motion)
+
+
 class StageSpec(Record):
     """One training stage, as a method plans it: torch-free, JSON, one key in the artifact store."""
 
@@ -174,7 +211,11 @@ class Score(Record):
 
 
 class ConceptRecord(Record):
-    """`concept.json`: a trained concept's provenance; it sits beside `lora.safetensors`."""
+    """`concept.json`: a trained concept's provenance; it sits beside `lora.safetensors`.
+
+    `trigger` are the words for the subject, class noun included; `motion_trigger` is the word for the
+    learned motion, "" where none was learned; :attr:`wording` puts both into a prompt.
+    """
 
     schema_version: int = 1
     name: str
@@ -183,6 +224,7 @@ class ConceptRecord(Record):
     base_digest: str
     family: str
     trigger: str
+    motion_trigger: str = ""
     class_noun: str
     captions: tuple[Caption, ...]
     stages: tuple[StageSpec, ...]
@@ -194,6 +236,12 @@ class ConceptRecord(Record):
     data_digest: str
     run_id: str = ""
     version: str = ""
+
+    @property
+    def wording(self) -> Wording:
+        """How the concept is spoken of in prompts."""
+        phrases = tuple(caption.motion for caption in self.captions)
+        return Wording(subject=self.trigger, motion=self.motion_trigger, phrases=phrases)
 
 
 def _join(*parts: str) -> str:

@@ -151,6 +151,23 @@ def check_captioner(config: RunConfig) -> None:
         raise _unknown("concept.captioner", name, known, "or a folder of a vision-language model")
 
 
+def captioner_folder(config: RunConfig) -> Path | None:
+    """The folder of a run's vision-language model; None where the captioner is a name.
+
+    Args:
+        config: its `concept.captioner`.
+
+    Returns:
+        The folder, if there is one.
+
+    Raises:
+        ConfigError: neither a known name nor a folder.
+    """
+    check_captioner(config)
+    name = config.concept.captioner
+    return None if name in _names(_CAPTIONERS, _CAPTIONER_GROUP) else Path(name).expanduser()
+
+
 def open_captioner(config: RunConfig) -> Captioner:
     """The captioner of a run.
 
@@ -163,13 +180,14 @@ def open_captioner(config: RunConfig) -> Captioner:
     Raises:
         ConfigError: neither a known name nor a model folder.
     """
-    check_captioner(config)
-    name = config.concept.captioner
-    captioner: Captioner | None = _made(name, _CAPTIONERS, _CAPTIONER_GROUP)
-    if captioner is None:
+    folder = captioner_folder(config)
+    captioner: Captioner
+    if folder is None:
+        captioner = _made(config.concept.captioner, _CAPTIONERS, _CAPTIONER_GROUP)
+    else:
         from pipeline_lib.captions.vlm import VLMCaptioner
 
-        captioner = VLMCaptioner(Path(name).expanduser(), _made("template", _CAPTIONERS, _CAPTIONER_GROUP))
+        captioner = VLMCaptioner(folder, _made("template", _CAPTIONERS, _CAPTIONER_GROUP))
     return captioner
 
 

@@ -38,7 +38,10 @@ class ConceptSection(Section):
     subject: str = Field(
         default="", description="what the subject is, in a few words: 'grey wolf', 'plush bear with a bow'"
     )
-    class_noun: str = Field(default="", description="its class in one noun: 'wolf'; empty: the captioner's word")
+    class_noun: str = Field(
+        default="",
+        description="its class in one noun: 'wolf'; empty: the last word of `subject` before 'with', 'in', 'of', …",
+    )
     shot: int = Field(default=0, ge=0, description="which shot of a clip with cuts, from 1; 0: the longest one")
     captioner: str = Field(
         default="template", description="'template' (from `subject`), or a folder of a vision-language model"
@@ -77,7 +80,8 @@ class SamplesSection(Section):
     """The videos made before and after training, with the same prompts and seeds."""
 
     prompts: tuple[str, ...] = Field(
-        default=(), description="with {subject} in the subject's place; empty: from the caption"
+        default=(),
+        description="with {subject} in the subject's place; the caption itself goes first; empty: edits of it",
     )
     prompts_file: str = Field(default="", description="a file of prompts: one a line, or a YAML/JSON list")
     negative_prompt: str = Field(default="", description="empty: the base's own")
@@ -92,7 +96,8 @@ class EvaluationSection(Section):
     """How the samples are scored."""
 
     encoder: str = Field(
-        default="auto", description="image-text encoder: auto, none, or a folder or hub id of a CLIP model"
+        default="auto",
+        description="image-text encoder: auto (the base's own, if any), none, or a local folder of a CLIP model",
     )
 
 

@@ -15,6 +15,7 @@ from pipeline_lib.processes.protocol import Emit, Handler, StopFlag
 from pipeline_lib.processes.serve import serve
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.catalog import VERBS, Verb
+from pipeline_lib.steps.run_folder import RunFolder, run_identity
 from pipeline_lib.steps.shelf import ModelShelf
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.steps.step import StepContext
@@ -31,13 +32,15 @@ def handlers(state: StateFolder) -> Mapping[str, Handler]:
 
     def handler(verb: Verb) -> Handler:
         def handle(payload: dict[str, Any], emit: Emit, stop: StopFlag) -> dict[str, Any]:
+            config = RunConfig.model_validate(payload["config"])
             context = StepContext(
-                config=RunConfig.model_validate(payload["config"]),
+                config=config,
                 store=store,
                 shelf=shelf,
                 emit=emit,
                 stop=stop,
                 micro_batch=payload["micro_batch"],
+                previews=RunFolder(state, run_identity(config)).previews,
             )
             return verb(context, payload["arguments"]).model_dump(mode="json")
 

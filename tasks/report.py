@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline_lib.steps.plan import RunPlan
+from pipeline_lib.steps.plan import RunPlan, report_inputs
 from pipeline_lib.steps.step import StepResult
 from tasks.session import current_session
 from tasks.stage_task import stage_task
@@ -11,7 +11,4 @@ from tasks.stage_task import stage_task
 @stage_task("report")
 def report(plan: RunPlan, made: dict[str, StepResult], stages: dict[str, StepResult]) -> StepResult:
     """Writes the self-contained page."""
-    parts = {name: result for name, result in made.items() if name != "stage"}
-    return current_session().step(
-        "report", {**parts, **{f"stage-{name}": stage for name, stage in stages.items()}}, plan=plan
-    )
+    return current_session().step("report", report_inputs(made, stages), plan=plan)

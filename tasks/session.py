@@ -8,13 +8,14 @@ Prefect's server starts.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-from pipeline_lib.errors import PipelineError, ResourceError, WorkerError
-from pipeline_lib.processes.worker_child import WorkerChild
+from pipeline_lib.errors import ResourceError
+from pipeline_lib.processes.worker_child import WorkerChild, WorkerDiedError
 from pipeline_lib.records import Record
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.check import check_config
@@ -55,7 +56,9 @@ class RunSession:
             check_config(config)
         self.steps: dict[str, StepResult] = {}
         self._on_event = on_event
-        self._micro_batch, self._shrunk = config.training.micro_batch, False
+        self._micro_batch, self._running = config.training.micro_batch, "prepare"
+        self._shrunk: set[str] = set()
+        self._kills: Counter[str] = Counter()
         self._record: RunRecord | None = None
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._tracker: Tracker = NullTracker()
@@ -101,6 +104,7 @@ class RunSession:
         Raises:
             PipelineError: what went wrong in the worker.
         """
+        self._running = name
         if self.finished is not None:
             result = self.finished.steps[name]
         else:
@@ -121,16 +125,24 @@ class RunSession:
         return self._tracker
 
     def may_retry(self, error: BaseException) -> bool:
-        """Whether to try a failed step again: the worker died, or ran out of memory for the first time.
+        """Whether to try a failed step again: the worker died, or a stage ran out of memory for the first time.
 
-        After running out of memory, training goes on with one sample in a forward.
+        After running out of memory, training goes on with one sample in a forward, once. A SIGKILL may have
+        another reason: unless the kernel says that memory ran out, the first one in a stage changes nothing.
+        Steps that are no training have no micro-batch to shrink; what hangs would hang again.
         """
-        if isinstance(error, WorkerError):
-            return self._worker.pid == 0  # a live worker answered: the fault is in the step
-        if isinstance(error, ResourceError) and "out of memory" in str(error) and not self._shrunk:
-            self._shrunk, self._micro_batch = True, 1
-            return True
-        return False
+        if isinstance(error, WorkerDiedError):
+            self._kills[self._running] += error.killed
+            memory = error.out_of_memory or self._kills[self._running] > 1
+            return self._shrink() if memory else True
+        return isinstance(error, ResourceError) and "out of memory" in str(error) and self._shrink()
+
+    def _shrink(self) -> bool:
+        if not self._running.startswith("train-") or self._running in self._shrunk:
+            return False
+        self._shrunk.add(self._running)
+        self._micro_batch = 1
+        return True
 
     def collect(self, plan: RunPlan) -> None:
         """Copies the outputs into the run folder."""
@@ -154,10 +166,7 @@ class RunSession:
         """Ends worker and tracker; notes a failure in the run folder."""
         self._worker.close()
         if error is not None and self._record is not None:
-            status = "failed" if isinstance(error, Exception) else "stopped"
-            self._record = self._record.model_copy(update={"status": status, "error": str(error)})
-            with suppress(PipelineError):  # a full disk is likely what failed
-                self.folder.write(self._record)
+            self.folder.fail(self._record, error)
         if self._tracker.run_id:
             self._tracker.end("FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED")
         self._background.shutdown()

@@ -14,6 +14,10 @@ def train(spec: StageSpec, inputs: dict[str, StepResult]) -> StepResult:
     """Trains the stage in the worker; its steps become progress and metrics on the way."""
     session = current_session()
     watch = StageWatch(session.tracker, spec)
-    result = session.step(f"train-{spec.name}", inputs, watch.on_event, spec=spec)
+    try:
+        result = session.step(f"train-{spec.name}", inputs, watch.on_event, spec=spec)
+    except BaseException as error:
+        watch.fail(error)
+        raise
     watch.finish(result, session.store.folder(result.ref))
     return result

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from pipeline_lib.errors import StopRequested
 from pipeline_lib.records import StageSpec
 from pipeline_lib.steps.layout import LOSSES_FILE
 from pipeline_lib.steps.step import StepResult
@@ -62,6 +63,16 @@ class StageWatch:
             tracker.log_metrics([(name, value, step) for name, value in values.items()])
         tracker.log_concept(folder, "stage", self._spec.name, result.figures, register=False)
         tracker.end()
+
+    def fail(self, error: BaseException) -> None:
+        """Notes that the stage ended early, where its own run was opened; another try goes on with that run."""
+        if self._stage is None:
+            return
+        if self._metrics:
+            self._stage.log_metrics(self._metrics)
+            self._metrics = []
+        stopped = isinstance(error, StopRequested) or not isinstance(error, Exception)
+        self._stage.end("KILLED" if stopped else "FAILED")
 
     def _tracker(self) -> Tracker:
         if self._stage is None:

@@ -264,7 +264,7 @@ def test_killed_builder_frees_its_key_and_its_leftovers_go(store: ArtifactStore)
 def test_prune_spares_the_kept_the_recent_and_what_is_being_made(store: ArtifactStore) -> None:
     artifact = build(store, key_of(store, 1))
     kept = store.build("concept", key_of(store, 2), write)
-    checkpoint = store.work_folder(KIND, "interrupted") / "checkpoint"
+    checkpoint = store.work_folder("concept", "interrupted") / "checkpoint"  # of a kept kind: it goes all the same
     checkpoint.write_text("step 7")
     assert store.prune(timedelta(hours=1)) == []
 

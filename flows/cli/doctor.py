@@ -77,34 +77,50 @@ def _state() -> dict[str, Any]:
 
 
 def _config(config: RunConfig) -> dict[str, Any]:
-    from pipeline_lib.registry import choose_method, encoder_folder, open_base
+    from pipeline_lib.registry import base_source, choose_method, encoder_folder, open_base
+    from pipeline_lib.steps.check import check_config
+    from pipeline_lib.steps.cost import run_cost
     from pipeline_lib.steps.shelf import resolve_device
 
+    check_config(config)
     choice = choose_method(config)
     device, dtype = resolve_device(config.training)
-    spec = open_base(config, device, dtype).spec
-    rules = spec.frame_rules
-    steps = sum(stage.steps for stage in choice.method.plan(choice.settings, True))
-    prior = choice.method.prior(choice.settings)
-    weights = _weights(config)
-    return {
-        "base": f"{config.base.source} ({spec.name}, licence {spec.licence or 'not stated'})",
-        "weights on disk GB": "not fetched yet" if weights is None else round(weights / 1e9, 2),
+    facts: dict[str, Any] = {
         "device": f"{device}, {dtype}",
-        "clip": f"{rules.num_frames} frames of {rules.width}x{rules.height} at {rules.frames_per_second:g} fps",
         "method": f"{choice.method.name}, preset {choice.preset}",
-        "training steps": steps,
-        "prior clips": prior.clips if prior else 0,
         "samples per prompt": 2 * len(config.samples.seeds),
         "scores": "with CLIP" if encoder_folder(config) else "pixels and flow only: no image-text encoder",
     }
+    if not Path(base_source(config)).expanduser().is_dir():
+        return {"base": f"{config.base.source}: a hub id; it is counted once it is a local folder", **facts}
+    base = open_base(config, device, dtype)
+    cost = run_cost(config, choice, base, dtype)
+    spec, rules, prior = base.spec, base.spec.frame_rules, choice.method.prior(choice.settings)
+    weights = sum(cost.weights.values())
+    free = _free(device)
+    return {
+        "base": f"{config.base.source} ({spec.name}, licence {spec.licence or 'not stated'})",
+        **facts,
+        "clip": f"{rules.num_frames} frames of {rules.width}x{rules.height} at {rules.frames_per_second:g} fps",
+        "training steps": cost.training_steps,
+        "prior clips": prior.clips if prior else 0,
+        **{f"weights, {part} GB": _gigabytes(size) for part, size in cost.weights.items()},
+        "adapter with moments GB": _gigabytes(cost.adapter),
+        "latents at most GB": _gigabytes(cost.latents),
+        "needed GB": _gigabytes(weights + cost.adapter),
+        "free there GB": _gigabytes(free),
+        "verdict": "fits, activations aside" if weights + cost.adapter < free else "does not fit",
+        **{f"forwards, {step}": count for step, count in cost.forwards.items()},
+    }
 
 
-def _weights(config: RunConfig) -> int | None:
-    from pipeline_lib.registry import BASES
+def _free(device: str) -> int:
+    """Bytes that a run could take on its device now."""
+    import psutil
+    import torch
 
-    named = BASES.get(config.base.source)
-    folder = named.folder if named else Path(config.base.source).expanduser()
-    if not folder.is_dir():
-        return None
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    return int(torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else psutil.virtual_memory().available)
+
+
+def _gigabytes(size: int) -> float:
+    return float(f"{size / 1e9:.3g}")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import typer
 
 INTERRUPTED = 130
+STOPPED = "stopped; run the same command again to go on"
 LEAST_BYTES_FREE = 1_000_000
 
 
@@ -34,17 +36,21 @@ def ended(app: typer.Typer, arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, StopRequested):
-        return _told("stopped; run the same command again to go on", INTERRUPTED, arguments)
+        return _told(STOPPED, INTERRUPTED, arguments)
     except Exception as error:
         if (show := getattr(error, "show", None)) is not None:  # a usage error: typer's own, whose home moves
             show()
             return 2
         return _explained(error, arguments)
+    if code == INTERRUPTED:  # typer's answer to Ctrl-C
+        return _told(STOPPED, INTERRUPTED, arguments)
     return code if isinstance(code, int) else 0
 
 
 def _explained(error: Exception, arguments: Sequence[str]) -> int:
-    known = _ours(error) or _disk_full(error)
+    known = _ours(error) or _disk_full()
+    if isinstance(known, StopRequested):
+        return _told(STOPPED, INTERRUPTED, arguments)
     if known is None:
         return _told(f"{type(error).__name__}: {error}{_logged(error)}", 1, arguments)
     return _told(f"{known}{'' if known.exit_code == 2 else _logged(error)}", known.exit_code, arguments)
@@ -57,7 +63,7 @@ def _ours(error: BaseException | None) -> PipelineError | None:
     return error
 
 
-def _disk_full(error: Exception) -> PipelineError | None:
+def _disk_full() -> PipelineError | None:
     """A full disk, which Prefect's server and MLflow's database tell each in their own words."""
     from pipeline_lib.steps.state import StateFolder
 
@@ -68,9 +74,7 @@ def _disk_full(error: Exception) -> PipelineError | None:
         return None
     if free > LEAST_BYTES_FREE:
         return None
-    return ResourceError(
-        f"disk full: {root} has {free} bytes left ({type(error).__name__}); free space, then run again"
-    )
+    return ResourceError(f"disk full: {root} has {free} bytes left; free space there, then run again")
 
 
 def _told(text: str, code: int, arguments: Sequence[str]) -> int:
@@ -86,11 +90,13 @@ def _logged(error: BaseException) -> str:
     from pipeline_lib.steps.state import StateFolder
 
     name = f"error-{datetime.now():%Y%m%d-%H%M%S}.log"
-    for folder in (lambda: StateFolder.open().logs, lambda: Path(tempfile.gettempdir())):
+    folders = [Path(tempfile.gettempdir())]
+    with suppress(PipelineError):
+        folders.insert(0, StateFolder.open().logs)
+    for folder in folders:
         try:
-            path: Path = folder() / name
-            path.write_text("".join(traceback.format_exception(error)))
-        except (OSError, PipelineError):
+            (folder / name).write_text("".join(traceback.format_exception(error)))
+        except OSError:
             continue
-        return f"; details in {path}"
+        return f"; details in {folder / name}"
     return ""

@@ -71,10 +71,7 @@ def list_bases(*, as_json: bool) -> None:
     from pipeline_lib.models.families import FAMILIES
     from pipeline_lib.registry import BASES, method_names
 
-    named = [
-        {"base": name, "family": "wan", "licence": _licence(base.folder), "where": str(base.folder)}
-        for name, base in BASES.items()
-    ]
+    named = [{"base": name, **_base_facts(base.folder), "where": str(base.folder)} for name, base in BASES.items()]
     families = [{"family": family.name, "examples": ", ".join(family.examples)} for family in FAMILIES.values()]
     if as_json:
         put_json({"bases": named, "families": families, "methods": method_names()})
@@ -87,7 +84,7 @@ def list_bases(*, as_json: bool) -> None:
 
 
 def prune_store(older_than_days: float, *, dry_run: bool, as_json: bool) -> None:
-    """Deletes what can be made again cheaply enough: latents, prior sets, checkpoints, leftovers."""
+    """Deletes what can be made again cheaply enough: latents, prior sets, leftovers, checkpoints of stages."""
     store = StateFolder.open().store
     pruned = store.prune(timedelta(days=older_than_days), keep_kinds=KEPT_KINDS, dry_run=dry_run)
     size = sum(item.size for item in pruned)
@@ -110,10 +107,12 @@ def _facts(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _licence(folder: Path) -> str:
+def _base_facts(folder: Path) -> dict[str, str]:
     from pipeline_lib.models.folder import PipelineFolder
+    from pipeline_lib.models.load import family_of
 
     if not (folder / "model_index.json").is_file():
-        return "not installed"
-    card = PipelineFolder(folder).card()
-    return card.licence if card else ""
+        return {"family": "", "licence": "not installed"}
+    base = PipelineFolder(folder)
+    card = base.card()
+    return {"family": family_of(base).name, "licence": card.licence if card else ""}

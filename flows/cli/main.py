@@ -126,8 +126,11 @@ def doctor(
 @app.command()
 def generate(
     name: Annotated[str, typer.Argument(metavar="RUN|CONCEPT", help="A run's name, or a concept folder.")],
+    prompt: Annotated[
+        list[str], typer.Argument(metavar="[PROMPT]...", help="With {subject} in the subject's place.")
+    ] = [],  # noqa: B006 - typer's way
     *,
-    prompt: Annotated[list[str], typer.Option(help="With {subject} in the subject's place; may be given again.")],
+    prompts: Prompts = "",
     seed: Annotated[list[int], typer.Option(help="May be given again.")] = [0],  # noqa: B006
     identity: Strength = None,
     motion: Strength = None,
@@ -139,7 +142,7 @@ def generate(
     """Make videos with a trained concept."""
     from flows.cli.models import GenerateRequest, generate_videos
 
-    request = GenerateRequest(prompt, seed, (identity, motion), negative, base, out)
+    request = GenerateRequest(prompt, prompts, seed, (identity, motion), negative, base, out)
     generate_videos(name, request, as_json=json)
 
 

@@ -16,16 +16,21 @@ from pipeline_lib.steps.run_folder import find_run
 from pipeline_lib.steps.state import StateFolder
 
 if TYPE_CHECKING:
-    from pipeline_lib.records import ConceptRecord
+    from pipeline_lib.models.concept import Concept
+    from pipeline_lib.records import ConceptRecord, Prompt
 
 Strengths = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What `generate` is asked for; strengths are (identity, motion), None as recorded."""
+    """What `generate` is asked for; strengths are (identity, motion), None as recorded.
+
+    `prompts` are texts, `prompts_file` holds more.
+    """
 
     prompts: list[str]
+    prompts_file: str
     seeds: list[int]
     strengths: Strengths
     negative: str
@@ -48,18 +53,21 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
     from pipeline_lib.steps.shelf import resolve_device
 
     folder = _concept_folder(name)
-    config = RunConfig.model_validate({"base": {"source": request.base or read_concept(folder).record.base}})
+    concept = read_concept(folder)
+    prompts = _prompts(request, concept.record)
+    _warn_of_idle_motion(concept, request.strengths[1])
+    config = RunConfig.model_validate({"base": {"source": request.base or concept.record.base}})
     base = open_base(config, *resolve_device(config.training))
     pipeline = base.pipeline()
     record = load_concept(pipeline, folder, identity=request.strengths[0], motion=request.strengths[1])
     settings = SamplingSettings.of(base.spec)
-    settings = dataclasses.replace(settings, negative_prompt=request.negative or settings.negative_prompt)
     files = []
     with console.status("sampling"):
-        for index, prompt in enumerate(request.prompts):
+        for index, prompt in enumerate(prompts):
+            negative = prompt.negative or request.negative or settings.negative_prompt
             for seed in request.seeds:
-                text = prompt.replace("{subject}", record.trigger)
-                frames = generate(base, text, seed, settings, pipeline=pipeline)
+                chosen = dataclasses.replace(settings, negative_prompt=negative)
+                frames = generate(base, record.wording.fill(prompt.text), seed, chosen, pipeline=pipeline)
                 path = request.out / f"{record.name}-{index}-{seed}.mp4"
                 files.append(str(write_video(frames, path, settings.frames_per_second)))
     if as_json:
@@ -67,6 +75,30 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
     else:
         for file in files:
             put(file)
+
+
+def _prompts(request: GenerateRequest, record: ConceptRecord) -> list[Prompt]:
+    from pipeline_lib.generation.prompts import check_prompts, read_prompts
+    from pipeline_lib.records import Prompt
+
+    asked = [Prompt(text=text) for text in request.prompts]
+    if request.prompts_file:
+        asked += read_prompts(Path(request.prompts_file).expanduser())
+    if not asked:
+        raise InputError("there is nothing to generate", fix="give a prompt, e.g. 'a {subject} in the snow'")
+    prompts, notes = check_prompts(asked, record.class_noun)
+    for note in notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    return prompts
+
+
+def _warn_of_idle_motion(concept: Concept, motion: float | None) -> None:
+    if motion not in (None, 1.0) and not concept.triple.has_residual:
+        console.print(
+            f"note: --motion has no effect: {concept.record.method} learned no motion of its own here; "
+            "--identity scales all that was learned",
+            markup=False,
+        )
 
 
 def export_concept(name: str, form: str, strengths: Strengths, out: Path | None, *, as_json: bool) -> None:
@@ -87,6 +119,7 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
     if form not in ("lora", "concept"):
         raise InputError(f"unknown format {form!r}", expected="lora (diffusers and ComfyUI) or concept (a folder)")
     concept = read_concept(_concept_folder(name))
+    _warn_of_idle_motion(concept, strengths[1])
     record = _at(concept.record, strengths)
     target = out or Path(f"{record.name}.safetensors" if form == "lora" else record.name)
     if form == "lora" and target.suffix != ".safetensors":
@@ -100,7 +133,8 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
     if as_json:
         put_json({"path": str(target), "format": form, "trigger": record.trigger})
     else:
-        put(f"{target}: say {record.trigger!r} in the prompt")
+        words = record.wording.fill("{subject}")
+        put(f"{target}: say {words!r} in the prompt")
 
 
 def _concept_folder(name: str) -> Path:

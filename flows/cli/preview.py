@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.cli.output import put, put_json
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.state import StateFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline_lib.media.clip import Clip
 
 
 def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
@@ -20,6 +26,8 @@ def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
         put(f"{clip['name']}: {clip['kind']}, {clip['num_frames']} frames of {clip['width']}x{clip['height']}")
         for note in clip["notes"]:
             put(f"  note         {note}")
+        put(f"  frames       {_listed(clip['trained_frames'])}")
+        put(f"  windows from {_listed(clip['window_starts'])}")
         for stage, prompt in clip["prompts"].items():
             put(f"  {stage:12} {prompt}")
     for stage in facts["stages"]:
@@ -28,6 +36,8 @@ def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
     put("samples:")
     for prompt in facts["samples"]:
         put(f"  {prompt}")
+    for note in facts["notes"]:
+        put(f"note: {note}")
     put(f"contact sheet: {out}")
 
 
@@ -35,34 +45,73 @@ def _facts(config: RunConfig, out: Path) -> dict[str, Any]:
     from pipeline_lib.media.sheet import contact_sheet
     from pipeline_lib.steps.caption import caption, load_captions
     from pipeline_lib.steps.encode import encoding_settings
-    from pipeline_lib.steps.generate import filled, planned_prompts
+    from pipeline_lib.steps.generate import planned_prompts, wording
     from pipeline_lib.steps.plan import plan
     from pipeline_lib.steps.prepare import load_clips, prepare
     from pipeline_lib.steps.shelf import ModelShelf
     from pipeline_lib.steps.step import StepContext
+    from pipeline_lib.training.encode import training_prompts
 
     state = StateFolder.open()
     context = StepContext(config, state.store, ModelShelf(state.locks))
-    clips_ref = prepare(context).ref
-    clips = load_clips(context.store, clips_ref)
-    captions = load_captions(context.store, caption(context, clips_ref).ref)
+    prepared = prepare(context)
+    clips = load_clips(context.store, prepared.ref)
+    described = caption(context, prepared.ref)
+    captions = load_captions(context.store, described.ref)
     wanted = encoding_settings(context, captions[0].class_noun)
-    planned = plan(context, clips_ref)
-    contact_sheet([(clip.record.name, clip.frames) for clip in clips], out)
+    planned = plan(context, prepared.ref)
+    static, full = training_prompts(captions, wanted)
+    chosen = _chosen(clips, wanted.num_frames, context.base.spec.frame_rules.num_frames)
+    rows = [row for clip, part in zip(clips, chosen, strict=True) for row in _rows(clip, part)]
+    contact_sheet(rows, out, columns=min(24, max(8, *(len(part.trained_frames) for part in chosen))))
+    words = wording(context, captions, planned.stages[-1].settings.get("words", ()))
+    prompts, notes = planned_prompts(config, captions[0])
     return {
         "clips": [
-            {
-                **clip.record.model_dump(mode="json"),
-                "prompts": {
-                    "frames": spoken.static_prompt(wanted.subject),
-                    "clips": spoken.full_prompt(wanted.subject),
-                },
-            }
-            for clip, spoken in zip(clips, captions, strict=True)
+            {**clip.record.model_dump(mode="json"), **part._asdict(), "prompts": {"frames": still, "clips": moving}}
+            for clip, part, still, moving in zip(clips, chosen, static, full, strict=True)
         ],
         "stages": [spec.model_dump(mode="json") for spec in planned.stages],
-        "notes": planned.notes,
+        "notes": [*planned.notes, *described.notes, *notes],
         "masks": "none: this method trains on whole frames",
-        "samples": [filled(context, prompt, captions[0]) for prompt in planned_prompts(config, captions[0])],
+        "samples": [words.fill(prompt.text) for prompt in prompts],
         "contact_sheet": str(out),
     }
+
+
+class _Chosen(NamedTuple):
+    """What of one clip is trained on: frame numbers, numbers of the windows' first frames, their length."""
+
+    trained_frames: list[int]
+    held_out_frames: list[int]
+    window_starts: list[int]
+    window_frames: int
+
+
+def _chosen(clips: list[Clip], num_frames: int, window: int) -> list[_Chosen]:
+    from pipeline_lib.training.encode import choose_frames, window_starts
+
+    used, spare = choose_frames([len(clip.frames) for clip in clips], num_frames)
+    return [
+        _Chosen(
+            trained_frames=[at for source, at in used if source == index],
+            held_out_frames=[at for source, at in spare if source == index],
+            window_starts=window_starts(len(clip.frames), window) if clip.record.kind == "video" else [],
+            window_frames=window,
+        )
+        for index, clip in enumerate(clips)
+    ]
+
+
+def _rows(clip: Clip, part: _Chosen) -> list[tuple[str, NDArray[np.uint8]]]:
+    name, rows = clip.record.name, []
+    if part.trained_frames:
+        rows.append((f"{name}: the set of frames", clip.frames[part.trained_frames]))
+    for start in part.window_starts:
+        stop = start + part.window_frames
+        rows.append((f"{name}: frames {start}-{stop - 1} in order", clip.frames[start:stop]))
+    return rows
+
+
+def _listed(numbers: list[int]) -> str:
+    return " ".join(map(str, numbers)) or "none"

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from flows.cli.output import console, put, put_json, put_table
+from flows.cli.output import console, put, put_json
+from flows.cli.scores import put_scores
 from flows.cli.view import RunView
 from flows.environment import prepare_environment
 from flows.guard import guarded_server
@@ -113,15 +114,8 @@ def tell(result: RunResult) -> None:
     put(f"  report   {result.report}")
     put(f"  lora     {result.lora}")
     put(f"  concept  {result.concept}")
-    put()
-    rows = [row for row in ("base", "personalised", "ceiling") if row in result.scores]
-    names = dict.fromkeys(name for row in rows for name in result.scores[row])
-    put_table([{"score": name, **{row: _short(result.scores[row].get(name)) for row in rows}} for name in names])
+    put_scores(result)
 
 
 def _ending(result: RunResult, wall: float) -> str:
     return "nothing to do, everything was found" if result.found else f"done in {wall:.0f} s"
-
-
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

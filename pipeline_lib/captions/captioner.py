@@ -17,6 +17,10 @@ class Captioner(Protocol):
     def name(self) -> str:
         """What wrote the caption, for provenance."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the last caption; usually nothing."""
+
     def caption(self, frames: NDArray[np.uint8], subject: str, *, unordered: bool = False) -> Caption:
         """Captions one clip, or one image.
 

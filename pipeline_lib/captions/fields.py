@@ -24,6 +24,11 @@ _ALIASES = {
 _EMPTY = frozenset({"", "none", "n/a", "na", "null", "unknown", "not applicable", "-"})
 # Angle brackets and braces would let a caption speak as a special token or as the subject's placeholder.
 _MARKUP = re.compile(r"<[^<>]{0,60}>|[<>{}|]")
+_DETERMINERS = re.compile(r"^(a|an|the|my|our|your|his|her|its|their|this|that|some)\s+", re.IGNORECASE)
+_BREAK = re.compile(
+    r",|(?<![\w-])(?:with|without|in|on|of|at|from|by|near|under|behind|wearing|holding|carrying|that|who|which)(?![\w-])",
+    re.IGNORECASE,
+)
 _LINE = re.compile(r"^\s*[-*\d.]*\s*[\"']?([A-Za-z][A-Za-z _]{1,24}?)[\"']?\s*[:=]\s*(.*)$")
 
 
@@ -58,6 +63,34 @@ def clean_noun(subject: str) -> str:
     if not noun:
         raise InputError("the subject has no name", got=repr(subject), expected='a noun such as "dog"', fix="name it")
     return noun
+
+
+def split_subject(subject: str, class_noun: str = "") -> tuple[str, str]:
+    """The class noun in a person's words for the subject, and the rest as words of appearance.
+
+    The noun is the last word before the first comma or preposition: "plush bear with a bow" is a bear,
+    "plush, with a bow". Where that is not meant ("polar bear cub"), the person names the noun.
+
+    Args:
+        subject: what the person calls the subject; untrusted.
+        class_noun: the noun where the person named it; it wins.
+
+    Returns:
+        The noun, and the rest for a caption's `static`, perhaps empty.
+
+    Raises:
+        InputError: there is no noun.
+    """
+    words = _DETERMINERS.sub("", clean_text(subject, 120))
+    named = clean_noun(class_noun) if class_noun else ""
+    cut = _BREAK.search(words)
+    before, after = (words[: cut.start()].strip(), words[cut.start() :].strip(" ,")) if cut else (words, "")
+    if not before:
+        return (named, words) if named else (clean_noun(subject), "")
+    own, size = before.split(), len(named.split())
+    length = size if named and [word.lower() for word in own[-size:]] == named.lower().split() else 1
+    looks = " ".join(own[:-length])
+    return named or clean_noun(own[-1]), ", ".join(part for part in (looks, after) if part)
 
 
 def read_fields(text: str) -> dict[str, str]:

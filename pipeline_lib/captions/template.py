@@ -33,6 +33,7 @@ class TemplateCaptioner:
     """
 
     name = "template"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, appearance: str = "", background: str = "") -> None:
         self._appearance, self._background = appearance, background

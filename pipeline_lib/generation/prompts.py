@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.records import Caption, Prompt
 
 SUBJECT = "{subject}"
-_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,35 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
+def check_prompts(prompts: Sequence[Prompt], class_noun: str) -> tuple[list[Prompt], list[str]]:
+    """Prompts as a person gave them, made to name the subject; the one check for all ways in.
+
+    Args:
+        prompts: of a config, a file or a command line.
+        class_noun: e.g. "dog"; in a prompt without `{subject}` its first mention becomes the subject.
+
+    Returns:
+        The prompts, each with `{subject}`; a note for each that was changed.
+
+    Raises:
+        InputError: an empty prompt, an unknown placeholder, or one that does not speak of the subject.
+    """
+    checked, notes = [], []
+    for prompt in prompts:
+        _check_placeholders(prompt.text, f"the prompt {prompt.text!r}")
+        text = prompt.text
+        if SUBJECT not in text:
+            text = re.sub(rf"(?<!\w){re.escape(class_noun)}(?!\w)", SUBJECT, text, count=1, flags=re.IGNORECASE)
+            notes.append(f"the prompt {prompt.text!r} is read as {text!r}")
+        if SUBJECT not in text:
+            raise InputError(
+                f"the prompt {prompt.text!r} does not say where the subject goes",
+                expected=f"{SUBJECT} in its place, e.g. 'a {SUBJECT} on the beach'",
+            )
+        checked.append(prompt.model_copy(update={"text": text}))
+    return checked, notes
+
+
 def _fresh(edits: tuple[_Edit, ...], caption: Caption) -> list[_Edit]:
     words = set(re.findall(r"[a-z]+", caption.full_prompt(caption.class_noun).lower()))
     return [edit for edit in edits if words.isdisjoint(edit.said_by)]
@@ -132,9 +162,12 @@ def _prompt(value: Any, place: str) -> Prompt:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
         raise InputError(f"{place}, is not a prompt", got=f"{name}: {problem['msg']}") from error
-    if not prompt.text.strip():
-        raise InputError(f"{place}, is an empty prompt")
-    for placeholder in _PLACEHOLDER.findall(prompt.text):
-        if placeholder != SUBJECT:
-            raise InputError(f"{place}, has an unknown placeholder", got=placeholder, expected=SUBJECT)
+    _check_placeholders(prompt.text, place)
     return prompt
+
+
+def _check_placeholders(text: str, place: str) -> None:
+    if not text.strip():
+        raise InputError(f"{place}, is an empty prompt")
+    for found in _PLACEHOLDER.findall(text.replace(SUBJECT, "")):
+        raise InputError(f"{place}, has an unknown placeholder", got=found, expected=SUBJECT)

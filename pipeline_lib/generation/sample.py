@@ -111,12 +111,17 @@ def generate(
 
 
 def stock_num_frames(pipeline: Any, num_frames: int) -> int:
+    """What to ask this stock pipeline for, to get `num_frames`; see :func:`asked_num_frames`."""
+    return asked_num_frames(num_frames, getattr(pipeline, "vae_scale_factor_temporal", 0))
+
+
+def asked_num_frames(num_frames: int, temporal_factor: int) -> int:
     """What to ask a stock pipeline for, to get `num_frames`.
 
     Stock pipelines round to 1 + k·factor; where the autoencoder does not compress time (factor 1), their
     test `n % 1 != 1` always holds, and they make one frame more than asked for.
     """
-    return num_frames - 1 if getattr(pipeline, "vae_scale_factor_temporal", None) == 1 else num_frames
+    return num_frames - 1 if temporal_factor == 1 else num_frames
 
 
 @contextmanager

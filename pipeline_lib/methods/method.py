@@ -132,6 +132,8 @@ def _over(ground: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     merged = dict(ground)
     for key, value in values.items():
         inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = _over(inner, value) if both else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            merged[key] = _over(inner, value)
+        else:
+            merged[key] = value
     return merged

@@ -3,6 +3,7 @@
 from pipeline_lib.metrics.aggregate import Difference, ScoredSample, Summary, paired_differences, summary
 from pipeline_lib.metrics.catalog import CATALOG, Metric
 from pipeline_lib.metrics.sample import Reference, measure_reference, score_sample
+from pipeline_lib.metrics.windows import Window
 
 __all__ = [
     "CATALOG",
@@ -11,6 +12,7 @@ __all__ = [
     "Reference",
     "ScoredSample",
     "Summary",
+    "Window",
     "measure_reference",
     "paired_differences",
     "score_sample",

@@ -27,6 +27,7 @@ class ScoredSample(Record):
     """One sample's scores and where it stands in the table.
 
     `row` is the table's row: `base`, `personalised`, `ceiling`, or another name such as `lora` or `chance`.
+    The ceiling has one sample for each window of the reference, with the window's name as its prompt.
     """
 
     row: str
@@ -35,13 +36,14 @@ class ScoredSample(Record):
     seed: int
     scores: tuple[Score, ...]
     concept: str = ""
+    negative: str = ""
 
 
 class Summary(Record):
     """One cell of the table: one metric of one row.
 
     `low` and `high` bound the 95 % interval; both are None where fewer than `FEWEST_UNITS` units give none.
-    `num_missing` samples had no value; `reason` is the most frequent reason or note.
+    `num_missing` samples had no value; `reason` is their most frequent reason, else the most frequent note.
     """
 
     metric: str
@@ -74,6 +76,21 @@ class Difference(Record):
     num_units: int
     inside_noise: bool
     better: bool | None
+
+
+def in_group(samples: Sequence[ScoredSample], rebuilt: bool) -> list[ScoredSample]:
+    """Samples of reconstruction prompts, or of all others; the ceiling belongs to both.
+
+    Beside edits the ceiling loses the scores that a prompt enters: it shows the reference, not the edit.
+    """
+    chosen = []
+    for sample in samples:
+        if (sample.kind == "reconstruction") == rebuilt:
+            chosen.append(sample)
+        elif sample.row == "ceiling" and not rebuilt:
+            kept = tuple(_without_value(s) if s.metric.startswith(("clip_t", "mse")) else s for s in sample.scores)
+            chosen.append(sample.model_copy(update={"scores": kept}))
+    return chosen
 
 
 def summary(samples: Sequence[ScoredSample], seed: int = 0) -> dict[str, dict[str, Summary]]:
@@ -196,7 +213,6 @@ def check_one_encoder(samples: Iterable[ScoredSample]) -> None:
 def _cell(metric: str, samples: Sequence[ScoredSample], seed: int) -> Summary:
     scores = [score for sample in samples for score in sample.scores if score.metric == metric]
     values = _by_key(samples, samples[0].row, metric)
-    reasons = Counter(score.reason for score in scores if score.reason).most_common(1)
     with_value = [score for score in scores if score.value is not None]
     low, high = (bootstrap_interval(values, seed) if values else None) or (None, None)
     trace = with_value[0] if with_value else None
@@ -208,11 +224,27 @@ def _cell(metric: str, samples: Sequence[ScoredSample], seed: int) -> Summary:
         best_of_seeds=_best_of_seeds(metric, values),
         num_samples=len(with_value),
         num_missing=len(samples) - len(with_value),
-        reason=reasons[0][0] if reasons else ("" if with_value else "not measured"),
+        reason=_reason(scores) if scores else "not measured",
         encoder=trace.encoder if trace else "",
         encoder_digest=trace.encoder_digest if trace else "",
         preprocessing=trace.preprocessing if trace else "",
     )
+
+
+def _reason(scores: Sequence[Score]) -> str:
+    """Why values are missing; where none is, what is noted of them, and of how many when not of all."""
+    missing = Counter(score.reason for score in scores if score.value is None)
+    if missing:
+        return missing.most_common(1)[0][0]
+    notes = Counter(score.reason for score in scores if score.reason)
+    if not notes:
+        return ""
+    note, count = notes.most_common(1)[0]
+    return note if count == len(scores) else f"{note} ({count} of {len(scores)} samples)"
+
+
+def _without_value(score: Score) -> Score:
+    return score.model_copy(update={"value": None, "reason": "the ceiling shows the reference, not an edit"})
 
 
 def _best_of_seeds(metric: str, values: Mapping[Key, float]) -> float | None:
@@ -232,7 +264,8 @@ def _by_key(samples: Iterable[ScoredSample], row: str, metric: str) -> dict[Key,
     for sample in samples:
         for score in sample.scores if sample.row == row else ():
             if score.metric == metric and score.value is not None:
-                values[sample.concept, sample.prompt, sample.seed].append(score.value)
+                prompt = f"{sample.prompt}\nnot {sample.negative}" if sample.negative else sample.prompt
+                values[sample.concept, prompt, sample.seed].append(score.value)
     return {key: math.fsum(found) / len(found) for key, found in values.items()}
 
 

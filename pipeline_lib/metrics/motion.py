@@ -92,7 +92,7 @@ def dynamic_mean(measured: FlowDegrees) -> Measurement:
 
 
 def dynamic_gap(measured: FlowDegrees, references: Sequence[FlowDegrees]) -> Measurement:
-    """Distance of the continuous form to the motion clips' own mean value, in pixels."""
+    """Distance of the continuous form to the mean over the windows of the motion clips, in pixels."""
     own = dynamic_mean(measured)
     if own.value is None:
         return own

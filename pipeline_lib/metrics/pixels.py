@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,10 +43,13 @@ def mean_squared_error(frames: Frames, reference: Frames, mask: NDArray[np.float
     # Frame by frame: a long clip in float64 would fill the memory.
     errors = weights = 0.0
     for index in range(common):
-        error = (((frames[index].astype(np.float64) - reference[index]) / 255) ** 2).mean(-1)
-        weight = np.ones_like(error) if mask is None else mask[index].astype(np.float64)
-        errors += float((error * weight).sum())
-        weights += float(weight.sum())
+        if mask is None:  # exact, and fast enough for every window of a long clip
+            errors += cv2.norm(frames[index], reference[index], cv2.NORM_L2SQR) / 255**2
+            weights += float(frames[index].size)
+        else:
+            error = (((frames[index].astype(np.float64) - reference[index]) / 255) ** 2).mean(-1)
+            errors += float((error * mask[index]).sum())
+            weights += float(mask[index].sum(dtype=np.float64))
     return Measurement(errors / weights, note) if weights > 0 else Measurement(None, "the mask is empty")
 
 

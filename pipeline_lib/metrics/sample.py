@@ -17,6 +17,7 @@ from pipeline_lib.features.image_text import plain_prompt
 from pipeline_lib.metrics import image_text, motion, pixels
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.pixels import Frames
+from pipeline_lib.metrics.windows import NO_CLIP, Window, nearest_error, whole_clips
 from pipeline_lib.records import Score
 
 NO_ENCODER = "no image-text encoder was given"
@@ -28,14 +29,16 @@ class Reference:
 
     Attributes:
         clips: the subject's clips, each uint8 (T, H, W, 3); order is of no meaning.
+        windows: the stretches of them that training saw: pixels and motion are compared with these.
         frames_per_second: of all clips.
         mask: (T, H, W) in [0, 1], the subject in the only clip; None without a mask track.
         embeddings: (R, d) of all clips' frames and all images; None without an encoder.
         encoder: name and digest of the encoder that made them.
-        flow: one per clip.
+        flow: one per window.
     """
 
     clips: tuple[Frames, ...]
+    windows: tuple[Window, ...]
     frames_per_second: float
     mask: NDArray[np.float32] | None
     embeddings: torch.Tensor | None
@@ -50,6 +53,7 @@ def measure_reference(
     *,
     images: Sequence[Frames] = (),
     mask: NDArray[np.float32] | None = None,
+    windows: Sequence[Window] = (),
 ) -> Reference:
     """Run every encoder once over the reference.
 
@@ -59,6 +63,7 @@ def measure_reference(
         frames_per_second: of the clips.
         images: unordered pictures of the subject, each set (N, H, W, 3); they tell looks, not motion.
         mask: (T, H, W) in [0, 1], where the subject is in the only clip.
+        windows: the stretches of the clips that training saw; empty takes each clip as a whole.
 
     Returns:
         What every sample is compared with.
@@ -74,13 +79,16 @@ def measure_reference(
         got = f"{mask.shape} for {[clip.shape[:3] for clip in clips]}"
         raise InputError("the mask track does not fit the reference", got=got, expected="one clip, one mask per frame")
     embeddings = torch.cat([encoder.frames(frames) for frames in pictures]) if encoder else None
+    windows = tuple(windows) or whole_clips(clips)
+    stretches = [clips[window.clip][window.place] for window in windows]
     return Reference(
         clips=clips,
+        windows=windows,
         frames_per_second=frames_per_second,
         mask=mask,
         embeddings=embeddings,
         encoder=(encoder.name, encoder.digest) if encoder else ("", ""),
-        flow=tuple(motion.flow_degrees(clip, frames_per_second, dis_flow) for clip in clips),
+        flow=tuple(motion.flow_degrees(frames, frames_per_second, dis_flow) for frames in stretches),
     )
 
 
@@ -94,8 +102,8 @@ def score_sample(
 ) -> list[Score]:
     """All scores of one sample, in the catalog's order of families.
 
-    The ceiling is scored the same way: pass the reference after the autoencoder as the sample, with the
-    reconstruction prompt.
+    The ceiling is scored the same way: pass each window of the reference after the autoencoder as a sample, with
+    the reconstruction prompt; the mean over windows is the ceiling.
 
     Args:
         sample_frames: (T, H, W, 3).
@@ -147,12 +155,12 @@ def _pixel_scores(frames: Frames, reference: Reference, kind: str, frames_per_se
 def _aligned_error(
     frames: Frames, reference: Reference, frames_per_second: float, mask: NDArray[np.float32] | None
 ) -> Measurement:
-    if len(reference.clips) != 1:
-        return Measurement(None, f"{len(reference.clips)} reference clips: it needs exactly one to align with")
+    if not reference.clips:
+        return Measurement(None, NO_CLIP)
     if not math.isclose(frames_per_second, reference.frames_per_second, rel_tol=1e-3):
         rates = f"sample {frames_per_second:g}, reference {reference.frames_per_second:g} frames per second"
         return Measurement(None, f"{rates}: frames do not align")
-    return pixels.mean_squared_error(frames, reference.clips[0], mask)
+    return nearest_error(frames, reference.clips, reference.windows, mask)
 
 
 def _image_text_scores(

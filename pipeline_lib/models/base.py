@@ -34,6 +34,7 @@ class FamilySpec:
         lora_targets: suffixes of the linear layers that an adapter takes: attention q, k, v, o and
             both feed-forward linears of every block.
         licence: of the weights.
+        temporal_factor: pixel frames per latent frame of the autoencoder.
     """
 
     name: str
@@ -44,6 +45,7 @@ class FamilySpec:
     negative_prompt: str = ""
     lora_targets: tuple[str, ...] = ()
     licence: str = ""
+    temporal_factor: int = 4
 
 
 @dataclass(frozen=True)

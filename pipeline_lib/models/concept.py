@@ -113,7 +113,7 @@ def load_concept(
         motion: strength of the motion; None takes the recorded one.
 
     Returns:
-        The concept's record; put its `trigger` into the prompt.
+        The concept's record; its `wording.fill` puts the concept's words into a prompt.
 
     Raises:
         InputError: the folder is not a concept, or the concept was trained on another base.
@@ -168,6 +168,7 @@ def _provenance(record: ConceptRecord) -> dict[str, str]:
         "base",
         "base_digest",
         "trigger",
+        "motion_trigger",
         "class_noun",
         "seed",
         "data_digest",

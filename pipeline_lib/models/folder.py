@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from pipeline_lib.errors import InputError, ResourceError
 from pipeline_lib.records import Record
@@ -93,6 +93,29 @@ class PipelineFolder:
         """The `config.json` (or scheduler config) of one part."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         return self._json(f"{part}/{name}")
+
+    def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Name to shape of every tensor of one part, read from the headers of its safetensors files alone.
+
+        Args:
+            part: its name in the index.
+
+        Returns:
+            Shapes; empty where the part has no such files. Variants such as `.fp16.` are left out.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in sorted((self.path / part).glob("*.safetensors")):
+            if "." in file.stem:
+                continue
+            try:
+                with safe_open(file, framework="pt") as opened:
+                    shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{file} cannot be read", got=str(error), fix="fetch it again") from error
+        return shapes
 
     def load(self, part: str, **options: Any) -> Any:
         """Loads one part with the class that the index names, complete or not at all.

@@ -38,7 +38,7 @@ def load_base(
     """
     place = _usable_device(device)
     folder = PipelineFolder(_local_folder(source, revision))
-    return _family_of(folder).load(folder, source, place, dtype)
+    return family_of(folder).load(folder, source, place, dtype)
 
 
 def _usable_device(device: str | torch.device) -> torch.device:
@@ -51,7 +51,8 @@ def _usable_device(device: str | torch.device) -> torch.device:
     return place
 
 
-def _family_of(folder: PipelineFolder) -> Family:
+def family_of(folder: PipelineFolder) -> Family:
+    """The family of a diffusers folder, by its pipeline's class; InputError where there is none."""
     for family in FAMILIES.values():
         if folder.pipeline_class in family.pipeline_classes:
             return family

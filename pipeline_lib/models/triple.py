@@ -50,6 +50,11 @@ class LoraTriple:
     rank: int
     scale: float = 1.0
 
+    @property
+    def has_residual(self) -> bool:
+        """Whether motion was learned on its own, so that its strength has an effect."""
+        return any(factors.residual is not None for factors in self.layers.values())
+
     def merged(self, identity: float = 1.0, motion: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
         """One plain LoRA at the given strengths.
 

@@ -80,6 +80,7 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         negative_prompt=card.negative_prompt,
         lora_targets=LORA_TARGETS,
         licence=card.licence,
+        temporal_factor=temporal,
     )
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline_lib.errors import WorkerError
+from pipeline_lib.processes.out_of_memory import kernel_kills
 from pipeline_lib.processes.protocol import Message, decode, encode, error_from_message
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,20 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _Process = subprocess.Popen[bytes]
 _Messages = queue.SimpleQueue[Message | None]
+
+
+class WorkerDiedError(WorkerError):
+    """The child ended by itself, or was killed by somebody else than us.
+
+    Args:
+        text: what happened.
+        killed: by SIGKILL.
+        out_of_memory: the kernel killed for want of memory while the child lived.
+    """
+
+    def __init__(self, text: str, *, killed: bool = False, out_of_memory: bool = False) -> None:
+        super().__init__(text)
+        self.killed, self.out_of_memory = killed, out_of_memory
 
 
 class WorkerChild:
@@ -53,6 +68,7 @@ class WorkerChild:
         self.log_path, self.stall_seconds, self.grace_seconds = log_path, stall_seconds, grace_seconds
         self._command, self._env = tuple(command), dict(env or {})
         self._process: _Process | None = None
+        self._kernel_kills = 0
         self._messages: _Messages = queue.SimpleQueue()
         self._one_at_a_time = threading.Lock()
         self._number = 0
@@ -175,7 +191,13 @@ class WorkerChild:
                 return None
             message = None
         if message is None:
-            raise WorkerError(f"the worker {_how_it_ended(process)} during {verb}; see {self._log_and_last_words()}")
+            ending = _how_it_ended(process)
+            killed = process.returncode == -signal.SIGKILL
+            raise WorkerDiedError(
+                f"the worker {ending} during {verb}; see {self._log_and_last_words()}",
+                killed=killed,
+                out_of_memory=killed and kernel_kills() > self._kernel_kills,
+            )
         return message
 
     def _write(self, process: _Process, message: Message) -> None:
@@ -190,6 +212,7 @@ class WorkerChild:
             return self._process, self._messages
         self._kill()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._kernel_kills = kernel_kills()
         with self.log_path.open("ab") as stderr:
             process = self._process = subprocess.Popen(
                 self._command,

@@ -19,13 +19,13 @@ class ReportClip:
     Attributes:
         record: what it is.
         files: the mp4 of a clip, as it was trained on; or the pictures of a set.
-        reconstruction: the same after the autoencoder (mp4 or picture); None leaves it out.
+        reconstructions: the same after the autoencoder: the mp4 of a clip's first window, or pictures.
         caption: what it was captioned as.
     """
 
     record: ClipRecord
     files: tuple[Path, ...]
-    reconstruction: Path | None = None
+    reconstructions: tuple[Path, ...] = ()
     caption: Caption | None = None
 
 
@@ -43,6 +43,20 @@ class ReportSample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportStage:
+    """What is known of a training stage besides its curve.
+
+    Attributes:
+        seconds: how long it took; 0 where it is not known.
+        figures: numbers about its result, e.g. `effective_rank`; `validation_held_out` (1 or 0) tells whether
+            its validation loss was on data that it was not trained on.
+    """
+
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportInputs:
     """Everything that the page shows. Only concept, date and duration are needed; empty sections are left out.
 
@@ -56,12 +70,14 @@ class ReportInputs:
             and seed are those of `samples`.
         training: every step of every stage, as the loop reported them; metrics `loss`, `gradient_norm`,
             `validation_loss` (at fixed sigma quantiles) and the loss's parts are drawn.
+        stages: by name, for those in `training`.
         settings: the run's config as plain values.
         provenance: further lines, label to value.
         artifacts: what the run is made of in the artifact store.
         notes: what a person should know: what media did to the clips, warnings.
-        links: label to http(s) address, e.g. of the MLflow run.
         base_source: what `from_pretrained` takes (folder or hub id); the concept's `base` when empty.
+        call: what a stock pipeline of the base must be called with, besides the prompt.
+        in_comfy: whether ComfyUI can load the base.
         learned_words: whether the concept needs `load_concept` for words that a LoRA file cannot carry.
     """
 
@@ -72,10 +88,12 @@ class ReportInputs:
     samples: tuple[ReportSample, ...] = ()
     scores: tuple[ScoredSample, ...] = ()
     training: tuple[StepRecord, ...] = ()
+    stages: Mapping[str, ReportStage] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[ArtifactRef, ...] = ()
     notes: tuple[str, ...] = ()
-    links: Mapping[str, str] = field(default_factory=dict)
     base_source: str = ""
+    call: Mapping[str, float] = field(default_factory=dict)
+    in_comfy: bool = True
     learned_words: bool = False

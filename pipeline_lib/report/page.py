@@ -7,17 +7,17 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline_lib.report.inputs import ReportInputs
+from pipeline_lib.report.stages import stage_views
 from pipeline_lib.report.tables import score_tables
 from pipeline_lib.report.usage import usage
 from pipeline_lib.report.verdict import verdict
-from pipeline_lib.report.view import clip_views, encoder_lines, opening_tiles, prompt_cards, stage_views
+from pipeline_lib.report.view import clip_views, encoder_lines, opening_tiles, prompt_cards, taught_from
 from pipeline_lib.report.wording import ROW_LABELS, duration, plain_name
 from pipeline_lib.storage.files import write_atomic
 
@@ -61,7 +61,7 @@ def render(inputs: ReportInputs) -> str:
         method=plain_name(concept.method),
         created=inputs.created,
         duration=duration(inputs.seconds) if inputs.seconds > 0 else "",
-        verdict=verdict(inputs.scores) if inputs.scores else None,
+        verdict=verdict(inputs.scores, taught_from(inputs.clips)) if inputs.scores else None,
         opening=opening_tiles(inputs, clips, cards),
         shape=_shape(inputs),
         pixelated=bool(inputs.clips) and max(inputs.clips[0].record.width, inputs.clips[0].record.height) <= 128,
@@ -69,13 +69,12 @@ def render(inputs: ReportInputs) -> str:
         cards=cards,
         tables=score_tables(inputs.scores),
         row_labels=ROW_LABELS,
-        stages=stage_views(inputs.training),
-        usage=usage(concept, inputs.base_source or concept.base, inputs.learned_words),
+        stages=stage_views(inputs.training, inputs.stages),
+        usage=usage(inputs),
         settings=_as_yaml(inputs.settings),
         provenance=_provenance(inputs),
         artifacts=inputs.artifacts,
         notes=inputs.notes,
-        links=[(label, address) for label, address in inputs.links.items() if _is_web_address(address)],
     )
 
 
@@ -111,13 +110,7 @@ def _provenance(inputs: ReportInputs) -> list[tuple[str, str]]:
         ("seed", str(concept.seed)),
         ("seeds of samples", ", ".join(map(str, dict.fromkeys(s.record.seed for s in inputs.samples)))),
         ("code version", concept.version),
-        ("run", concept.run_id),
         *inputs.provenance.items(),
         *encoder_lines(inputs.scores),
     ]
     return [(label, text) for label, text in lines if text]
-
-
-def _is_web_address(address: str) -> bool:
-    parts = urlsplit(address)
-    return parts.scheme in ("http", "https") and bool(parts.netloc)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline_lib.metrics import CATALOG, Difference, Metric, ScoredSample, Summary, paired_differences, summary
-from pipeline_lib.metrics.aggregate import FEWEST_UNITS
-from pipeline_lib.records import Score
+from pipeline_lib.metrics.aggregate import FEWEST_UNITS, in_group
 from pipeline_lib.report.charts import IntervalMark, interval_chart
 from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, number, signed
 
 GROUPS = (("Reconstruction prompt", True), ("Edit prompts", False))
+_ONLY_IN = {"mse": True, "mse_edit": False}
 
 
 @dataclass(frozen=True)
@@ -111,23 +111,9 @@ def score_tables(samples: Sequence[ScoredSample]) -> list[Table]:
     for title, rebuilt in GROUPS:
         members = in_group(samples, rebuilt)
         if any(sample.row != "ceiling" for sample in members):
-            tables.append(_table(title, members, measured_in[not rebuilt]))
+            elsewhere = {name for name, group in _ONLY_IN.items() if group != rebuilt}
+            tables.append(_table(title, members, measured_in[not rebuilt] | elsewhere))
     return tables
-
-
-def in_group(samples: Sequence[ScoredSample], rebuilt: bool) -> list[ScoredSample]:
-    """Samples of reconstruction prompts, or of all others; the ceiling belongs to both.
-
-    Beside edits the ceiling loses the scores that a prompt enters: it shows the reference, not the edit.
-    """
-    chosen = []
-    for sample in samples:
-        if (sample.kind == "reconstruction") == rebuilt:
-            chosen.append(sample)
-        elif sample.row == "ceiling" and not rebuilt:
-            kept = tuple(_without_value(s) if s.metric.startswith(("clip_t", "mse")) else s for s in sample.scores)
-            chosen.append(sample.model_copy(update={"scores": kept}))
-    return chosen
 
 
 def change_in_words(difference: Difference | None, decimals: int) -> Change:
@@ -200,10 +186,6 @@ def _cell(metric: Metric, row: str, cell: Summary, footnotes: list[str]) -> Cell
 def _ordered(rows: Mapping[str, object]) -> list[str]:
     known = list(ROW_LABELS)
     return sorted(rows, key=lambda row: (known.index(row) if row in known else known.index("ceiling") - 0.5, row))
-
-
-def _without_value(score: Score) -> Score:
-    return score.model_copy(update={"value": None, "reason": "the ceiling shows the clip, not an edit"})
 
 
 def _measured(samples: Sequence[ScoredSample]) -> set[str]:

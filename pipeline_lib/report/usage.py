@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline_lib.records import ConceptRecord
+from pipeline_lib.report.inputs import ReportInputs
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Usage:
     Attributes:
         diffusers: the stock loader alone.
         bundle: through `load_concept`.
-        comfy: what to do in ComfyUI, in words.
+        comfy: what to do in ComfyUI, in words; empty where it cannot load the base.
         bundle_needed: whether the bare LoRA misses the learned words.
     """
 
@@ -24,38 +25,40 @@ class Usage:
     bundle_needed: bool
 
 
-def usage(concept: ConceptRecord, base_source: str, learned_words: bool) -> Usage:
-    """Snippets for a concept.
+def usage(inputs: ReportInputs) -> Usage:
+    """Snippets for a concept, with paths as seen from the page: the concept's folder lies beside it.
 
     Args:
-        concept: names base and trigger.
-        base_source: what `from_pretrained` takes.
-        learned_words: whether the concept has words that a LoRA file cannot carry.
+        inputs: name the base, the concept's words and what a stock pipeline must be called with.
 
     Returns:
         For a stock diffusers pipeline, for the whole concept, for ComfyUI.
     """
-    prompt = f"a {concept.trigger}, on the beach"
-    opening = f"pipe = DiffusionPipeline.from_pretrained({base_source!r})"
-    diffusers = "\n".join(
-        [
-            "from diffusers import DiffusionPipeline",
-            opening,
-            'pipe.load_lora_weights("lora.safetensors")',
-            f"frames = pipe({prompt!r}).frames[0]",
-        ]
-    )
-    bundle = "\n".join(
-        [
-            "from diffusers import DiffusionPipeline",
-            "from pipeline_lib import load_concept",
-            opening,
-            f"load_concept(pipe, {concept.name!r})  # the concept's folder",
-            f"frames = pipe({prompt!r}).frames[0]",
-        ]
-    )
+    concept = inputs.concept
+    opening = f"pipe = DiffusionPipeline.from_pretrained({inputs.base_source or concept.base!r})"
+    sampling = _sampling(concept.wording.fill("a {subject}, on the beach"), inputs.call)
+    diffusers = [
+        "from diffusers import DiffusionPipeline",
+        opening,
+        'pipe.load_lora_weights("concept/lora.safetensors")  # beside this page',
+        *sampling,
+    ]
+    bundle = [
+        "from diffusers import DiffusionPipeline",
+        "from pipeline_lib import load_concept",
+        opening,
+        'load_concept(pipe, "concept")  # the folder beside this page',
+        *sampling,
+    ]
     comfy = (
-        "Copy lora.safetensors to ComfyUI/models/loras, add a LoraLoaderModelOnly node behind the node that loads "
-        f"{concept.base}, and write “{concept.trigger}” in the prompt."
+        "Copy concept/lora.safetensors to ComfyUI/models/loras, add a LoraLoaderModelOnly node behind the node that "
+        f"loads {concept.base}, and write “{concept.trigger}” in the prompt."
     )
-    return Usage(diffusers, bundle, comfy, learned_words)
+    return Usage("\n".join(diffusers), "\n".join(bundle), comfy if inputs.in_comfy else "", inputs.learned_words)
+
+
+def _sampling(prompt: str, call: Mapping[str, float]) -> list[str]:
+    if not call:
+        return [f"frames = pipe({prompt!r}).frames[0]"]
+    given = ", ".join(f"{name}={value!r}" for name, value in call.items())
+    return [f"settings = dict({given})", f"frames = pipe({prompt!r}, **settings).frames[0]"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline_lib.metrics import CATALOG, Difference, ScoredSample, paired_differences, summary
-from pipeline_lib.report.tables import Change, change_in_words, in_group
+from pipeline_lib.metrics.aggregate import in_group
+from pipeline_lib.report.tables import Change, change_in_words
 from pipeline_lib.report.wording import number
 
 
@@ -86,11 +87,12 @@ _FACETS = (
 )
 
 
-def verdict(samples: Sequence[ScoredSample]) -> Verdict:
+def verdict(samples: Sequence[ScoredSample], taught_from: str = "the clip") -> Verdict:
     """Compares the personalised model with the base on looks, prompt and motion.
 
     Args:
         samples: scored samples of all rows.
+        taught_from: what the sentence calls the reference.
 
     Returns:
         A sentence and the figures that it rests on.
@@ -109,6 +111,7 @@ def verdict(samples: Sequence[ScoredSample]) -> Verdict:
         if difference is not None:
             phrases.append(_phrase(facet, difference, figure.change))
             few = max(few, difference.num_pairs) if figure.change.state == "few" else few
+    phrases = [phrase.replace("the clip", taught_from) for phrase in phrases]
     return Verdict(_sentence(phrases, few, scored=bool(figures)), tuple(figures))
 
 

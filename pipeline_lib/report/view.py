@@ -1,4 +1,4 @@
-"""From inputs to what the templates print: tiles, prompt cards, stages, provenance."""
+"""From inputs to what the templates print: tiles, prompt cards, encoders."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from pipeline_lib.metrics import CATALOG, ScoredSample
-from pipeline_lib.records import Caption, StepRecord
-from pipeline_lib.report.charts import Points, Series, line_chart, smoothed
+from pipeline_lib.records import Caption
 from pipeline_lib.report.embed import Embedded, embed
 from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample
-from pipeline_lib.report.wording import KIND_LABELS, ROW_LABELS, duration, number, plain_name
+from pipeline_lib.report.wording import KIND_LABELS, ROW_LABELS, number
 
 _KIND_ORDER = ("reconstruction", "local", "global", "user")
 _TILE_METRICS = ("clip_i", "clip_t_aggregated")
+_KIND_WORDS = {"video": "Clip", "images": "Picture"}
 
 
 @dataclass(frozen=True)
@@ -96,25 +94,6 @@ class ClipView:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class StageView:
-    """A stage's curves.
-
-    Attributes:
-        title: its name.
-        facts: steps, time, losses.
-        loss: the chart of losses.
-        legend: style and label of each line of it.
-        gradient: the chart of the gradient norm; None where it was not reported.
-    """
-
-    title: str
-    facts: str
-    loss: Markup | None
-    legend: tuple[tuple[str, str], ...]
-    gradient: Markup | None
-
-
 def clip_views(clips: Sequence[ReportClip], subject: str) -> list[ClipView]:
     """One view per clip."""
     return [_clip_view(clip, index, subject) for index, clip in enumerate(clips)]
@@ -122,7 +101,7 @@ def clip_views(clips: Sequence[ReportClip], subject: str) -> list[ClipView]:
 
 def prompt_cards(inputs: ReportInputs) -> list[PromptCard]:
     """One card per prompt: reconstruction first, then local, global and user prompts."""
-    scores = {(s.row, s.prompt, s.seed): s for s in inputs.scores}
+    scores = {(s.row, s.prompt, s.negative, s.seed): s for s in inputs.scores}
     prompts: dict[tuple[str, str], list[ReportSample]] = defaultdict(list)
     for sample in inputs.samples:
         prompts[sample.record.prompt.text, sample.record.prompt.negative].append(sample)
@@ -143,12 +122,12 @@ def opening_tiles(inputs: ReportInputs, clips: Sequence[ClipView], cards: Sequen
     return tiles
 
 
-def stage_views(training: Sequence[StepRecord]) -> list[StageView]:
-    """One view per stage, in order of training."""
-    stages: dict[str, list[StepRecord]] = defaultdict(list)
-    for record in training:
-        stages[record.stage].append(record)
-    return [_stage_view(name, steps) for name, steps in stages.items()]
+def taught_from(clips: Sequence[ReportClip]) -> str:
+    """What a sentence calls the reference."""
+    videos = sum(clip.record.kind == "video" for clip in clips)
+    if videos or not clips:
+        return "the clips" if videos > 1 else "the clip"
+    return "the pictures"
 
 
 def encoder_lines(scores: Sequence[ScoredSample]) -> list[tuple[str, str]]:
@@ -173,14 +152,13 @@ def _clip_view(clip: ReportClip, index: int, subject: str) -> ClipView:
         facts += f", {record.num_frames} frames at {record.frames_per_second:g} per second"
     else:
         facts += f", {record.num_frames} pictures"
-    what = "Clip" if record.kind == "video" else "Picture"
+    what = _KIND_WORDS[record.kind]
     tiles = [
         Tile(embed(file), "reference", what, f"{what} of {subject}: {record.name}", id=f"clip-{index}-{number}")
         for number, file in enumerate(clip.files)
     ]
-    if clip.reconstruction is not None:
-        alt = f"{record.name} after the autoencoder"
-        tiles.append(Tile(embed(clip.reconstruction), "ceiling", "Through the autoencoder", alt))
+    alt = f"{record.name} after the autoencoder"
+    tiles += [Tile(embed(file), "ceiling", "Through the autoencoder", alt) for file in clip.reconstructions]
     caption = _caption_lines(clip.caption) if clip.caption else ()
     return ClipView(record.name, facts, tuple(tiles), caption, record.notes)
 
@@ -193,7 +171,7 @@ def _caption_lines(caption: Caption) -> tuple[tuple[str, str], ...]:
 
 
 def _prompt_card(
-    inputs: ReportInputs, members: Sequence[ReportSample], scores: dict[tuple[str, str, int], ScoredSample]
+    inputs: ReportInputs, members: Sequence[ReportSample], scores: dict[tuple[str, str, str, int], ScoredSample]
 ) -> PromptCard:
     prompt = members[0].record.prompt
     before, marker, after = prompt.text.partition("{subject}")
@@ -201,11 +179,12 @@ def _prompt_card(
     pairs = []
     for seed in dict.fromkeys(member.record.seed for member in members):
         chosen = sorted((m for m in members if m.record.seed == seed), key=lambda member: member.record.model)
-        tiles = (_sample_tile(m, scores.get((m.record.model, prompt.text, seed))) for m in chosen)
+        tiles = (_sample_tile(m, scores.get((m.record.model, prompt.text, prompt.negative, seed))) for m in chosen)
         pairs.append(SeedPair(seed, tuple(tiles)))
     reference = None
     if inputs.clips and inputs.clips[0].files:
-        reference = Tile(None, "reference", "Clip", f"The reference: {inputs.clips[0].record.name}", copies="clip-0-0")
+        first = inputs.clips[0].record
+        reference = Tile(None, "reference", _KIND_WORDS[first.kind], f"The reference: {first.name}", copies="clip-0-0")
     return PromptCard(
         before=before,
         subject=inputs.concept.class_noun if marker else "",
@@ -229,36 +208,3 @@ def _sample_tile(sample: ReportSample, scored: ScoredSample | None) -> Tile:
             figures.append((metric.short, number(score.value, 2)))
     alt = f"{label}, seed {record.seed}: {record.filled_prompt}"
     return Tile(embed(sample.file), record.model, label, alt, tuple(figures), id=f"{record.model}-{record.file}")
-
-
-def _stage_view(name: str, steps: Sequence[StepRecord]) -> StageView:
-    loss = _points(steps, "loss")
-    held_out = _points(steps, "validation_loss")
-    parts = sorted({key for step in steps for key in step.metrics if key.endswith("_loss")} - {"validation_loss"})
-    lines = [Series("", "raw", loss), Series("training loss, smoothed", "smooth", smoothed(loss))]
-    if len(parts) > 1:
-        lines += [
-            Series(plain_name(key).lower(), f"part-{i}", smoothed(_points(steps, key))) for i, key in enumerate(parts)
-        ]
-    lines.append(Series("held-out loss at fixed noise levels", "validation", held_out, dots=True))
-    facts, seconds = [f"{len(steps)} of {steps[-1].steps} steps"], sum(step.seconds for step in steps)
-    if seconds > 0:
-        facts.append(duration(seconds))
-    if held_out:
-        facts.append(f"held-out loss {held_out[0][1]:.4g} → {held_out[-1][1]:.4g}")
-    elif loss:
-        ends = smoothed(loss)
-        facts.append(f"training loss {ends[0][1]:.4g} → {ends[-1][1]:.4g}")
-    title, gradient = plain_name(name), _points(steps, "gradient_norm")
-    norm = [Series("", "raw", gradient), Series("gradient norm", "smooth", smoothed(gradient))]
-    return StageView(
-        title=title,
-        facts=" · ".join(facts),
-        loss=line_chart(lines, title=f"Losses of {title}: {facts[-1]}", x_label="step") if loss else None,
-        legend=tuple((line.style, line.label) for line in lines if line.label and line.points),
-        gradient=line_chart(norm, title=f"Gradient norm of {title}", x_label="step") if gradient else None,
-    )
-
-
-def _points(steps: Sequence[StepRecord], name: str) -> Points:
-    return [(step.step, step.metrics[name]) for step in steps if name in step.metrics]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.generation.prompts import read_prompts
+from pipeline_lib.generation.prompts import check_prompts, read_prompts
 from pipeline_lib.media.header import read_header
 from pipeline_lib.media.limits import DEFAULT_LIMITS
+from pipeline_lib.records import Prompt
 from pipeline_lib.registry import base_source, check_captioner, check_method_name, encoder_folder
 from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.caption import class_noun
 from pipeline_lib.steps.prepare import collect_inputs
 
 
@@ -30,5 +32,11 @@ def check_config(config: RunConfig) -> None:
     check_captioner(config)
     base_source(config)
     encoder_folder(config)
+    check_prompts(asked_prompts(config), class_noun(config))
+
+
+def asked_prompts(config: RunConfig) -> list[Prompt]:
+    """The prompts that a person gave: of the file, else of the list; perhaps none, and not yet checked."""
     if config.samples.prompts_file:
-        read_prompts(Path(config.samples.prompts_file))
+        return read_prompts(Path(config.samples.prompts_file))
+    return [Prompt(text=text) for text in config.samples.prompts]

@@ -10,10 +10,11 @@ from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, ConceptRecord
 from pipeline_lib.steps.caption import load_captions
+from pipeline_lib.steps.generate import learned_names, wording
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 KIND = "concept"
 
 
@@ -47,15 +48,17 @@ def concept(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef])
 
 def _record(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) -> ConceptRecord:
     captions = load_captions(context.store, inputs["captions"])
-    choice, asked = context.method, context.config.samples
-    triple = LoraTriple.load(context.store.folder(inputs["stage"]) / TRIPLE_FILE)
+    asked = context.config.samples
+    folder = context.store.folder(inputs["stage"])
+    triple, words = LoraTriple.load(folder / TRIPLE_FILE), wording(context, captions, learned_names(folder))
     return ConceptRecord(
         name=context.config.concept_name,
         method=plan.method,
         base=plan.base,
         base_digest=plan.base_digest,
         family=plan.family,
-        trigger=choice.method.subject(choice.settings, context.base, captions[0].class_noun),
+        trigger=words.subject,
+        motion_trigger=words.motion,
         class_noun=captions[0].class_noun,
         captions=tuple(captions),
         stages=plan.stages,

@@ -11,7 +11,7 @@ from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.training.encode import EncodingSettings, encode_training_data
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 KIND = "latents"
 
 

@@ -1,39 +1,62 @@
-"""Evaluate: every sample against the reference, and the reference itself through the autoencoder."""
+"""Evaluate: every sample against the reference, and the reference itself through the autoencoder.
+
+The reference is what training saw: the windows of all clips, and all pictures. The ceiling is each window after
+the autoencoder, scored as a sample is, mean over windows; each picture alone where there are only pictures.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline_lib.features.encoders import ImageTextEncoder
 from pipeline_lib.media.clip import Clip
 from pipeline_lib.media.write import write_video
-from pipeline_lib.metrics.aggregate import ScoredSample, paired_differences, summary
+from pipeline_lib.metrics.aggregate import ScoredSample, in_group, paired_differences, summary
 from pipeline_lib.metrics.sample import Reference, measure_reference, score_sample
+from pipeline_lib.metrics.windows import Window
 from pipeline_lib.models.base import BaseModel
-from pipeline_lib.records import ArtifactRef, SampleRecord
+from pipeline_lib.records import ArtifactRef, Caption, SampleRecord
 from pipeline_lib.registry import encoder_folder
 from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.generate import load_samples
-from pipeline_lib.steps.layout import SUMMARY_FILE
+from pipeline_lib.steps.layout import CEILING, SCORES_FILE, SUMMARY_FILE
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.storage import ArtifactStore, write_atomic
 from pipeline_lib.storage.files import CHECKSUMS
-from pipeline_lib.training.encode import to_frames, to_pixels
+from pipeline_lib.training.encode import to_frames, to_pixels, window_starts
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 KIND = "scores"
-SCORES_FILE, CEILING_FILE = "scores.json", "ceiling.mp4"
+MAX_PIECES = 16
+"""Windows or pictures that go through the autoencoder for the ceiling, spread evenly over all."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the reference that is encoded on its own: a window of a clip, or one picture.
+
+    Attributes:
+        source: index of the clip or set that it is of.
+        name: e.g. "window 2 of wolf.mp4".
+        frames: (t, h, w, 3) uint8; t is 1 for a picture.
+    """
+
+    source: int
+    name: str
+    frames: NDArray[np.uint8]
 
 
 def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult:
-    """Writes all scores and their summary.
+    """Writes all scores and their summary, and the reference after the autoencoder.
 
     Args:
         context: base and encoder.
@@ -54,16 +77,13 @@ def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult
 
     def make(folder: Path, _: str) -> dict[str, float]:
         encoder = context.shelf.encoder(folder_of_encoder, str(context.base.device)) if folder_of_encoder else None
-        scored, ceiling = _score(context, inputs, encoder)
-        write_video(ceiling, folder / CEILING_FILE, context.base.spec.frame_rules.frames_per_second)
+        scored = _score(context, inputs, encoder, folder / CEILING)
         _write(folder, SCORES_FILE, [item.model_dump() for item in scored])
-        table = {
-            row: {name: cell.model_dump() for name, cell in cells.items()} for row, cells in summary(scored).items()
-        }
-        changes = {
-            name: change.model_dump() for name, change in paired_differences(scored, "personalised", "base").items()
-        }
-        _write(folder, SUMMARY_FILE, {"rows": table, "changes": changes})
+        groups = {"rows": scored, "reconstruction": in_group(scored, True), "edits": in_group(scored, False)}
+        tables = {name: _plain_table(members) for name, members in groups.items()}
+        differences = paired_differences(scored, "personalised", "base")
+        changes = {name: change.model_dump() for name, change in differences.items()}
+        _write(folder, SUMMARY_FILE, {**tables, "changes": changes})
         return {"samples": len(scored)}
 
     return find_or_build(context, recipe, make)
@@ -75,54 +95,120 @@ def load_scores(store: ArtifactStore, ref: ArtifactRef) -> list[ScoredSample]:
     return [ScoredSample.model_validate(item) for item in loaded]
 
 
-def through_autoencoder(base: BaseModel, clip: Clip) -> NDArray[np.uint8]:
-    """A clip's first window, or its images one by one, encoded and decoded: no sample can be nearer to it."""
-    length = base.spec.frame_rules.num_frames
-    pieces = [clip.frames[:length]] if clip.record.kind == "video" else [image[None] for image in clip.frames]
-    decoded = [to_frames(base.decode_video(base.encode_video(to_pixels(piece)))) for piece in pieces]
-    return np.concatenate(decoded)
+def reference_windows(clips: Sequence[Clip], length: int) -> tuple[Window, ...]:
+    """The windows of all videos among the clips, as training drew them.
+
+    Args:
+        clips: clips and sets of images; sets have no window, and do not count in `Window.clip`.
+        length: frames of a window.
+
+    Returns:
+        At most 16 for each clip, named after it.
+    """
+    found = []
+    for index, clip in enumerate(clip for clip in clips if clip.record.kind == "video"):
+        starts = window_starts(len(clip.frames), length)
+        for number, start in enumerate(starts, 1):
+            name = f"window {number} of {clip.record.name}" if len(starts) > 1 else clip.record.name
+            found.append(Window(clip=index, start=start, stop=start + length, name=name))
+    return tuple(found)
+
+
+def ceiling_pieces(clips: Sequence[Clip], windows: Sequence[Window]) -> list[Piece]:
+    """What goes through the autoencoder: windows; single pictures where there are no clips.
+
+    Args:
+        clips: clips and sets of images.
+        windows: of the clips.
+
+    Returns:
+        At most MAX_PIECES, spread evenly over all.
+    """
+    videos = [index for index, clip in enumerate(clips) if clip.record.kind == "video"]
+    sources = [videos[window.clip] for window in windows]
+    pieces = [
+        Piece(at, window.name, clips[at].frames[window.place]) for at, window in zip(sources, windows, strict=True)
+    ]
+    if not pieces:
+        pieces = [
+            Piece(index, f"picture {number} of {clip.record.name}", image[None])
+            for index, clip in enumerate(clips)
+            for number, image in enumerate(clip.frames, 1)
+        ]
+    last = len(pieces) - 1
+    return [pieces[at] for at in sorted({round(at) for at in np.linspace(0, last, min(MAX_PIECES, last + 1))})]
+
+
+def through_autoencoder(base: BaseModel, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A window, or one picture, encoded and decoded: no sample can be expected to come nearer to it."""
+    return to_frames(base.decode_video(base.encode_video(to_pixels(frames))))
 
 
 def _score(
-    context: StepContext, inputs: dict[str, ArtifactRef], encoder: ImageTextEncoder | None
-) -> tuple[list[ScoredSample], NDArray[np.uint8]]:
+    context: StepContext, inputs: dict[str, ArtifactRef], encoder: ImageTextEncoder | None, ceiling: Path
+) -> list[ScoredSample]:
     store, concept = context.store, context.config.concept_name
-    clips = load_clips(store, inputs["clips"])
-    noun = load_captions(store, inputs["captions"])[0]
-    rate = context.base.spec.frame_rules.frames_per_second
-    reference = _reference(clips, encoder, rate)
-    todo: list[tuple[SampleRecord, NDArray[np.uint8]]] = [
-        pair for name in ("before", "after") for pair in load_samples(store, inputs[name])
-    ]
-    scored = []
-    for index, (record, frames) in enumerate(todo):
-        text = record.prompt.filled(noun.class_noun)
-        scores = score_sample(frames, reference, text, record.prompt.kind, encoder, rate)
-        scored.append(
-            ScoredSample(
-                row=record.model,
-                prompt=record.prompt.text,
-                kind=record.prompt.kind,
-                seed=record.seed,
-                scores=tuple(scores),
-                concept=concept,
-            )
+    clips, captions = load_clips(store, inputs["clips"]), load_captions(store, inputs["captions"])
+    rules = context.base.spec.frame_rules
+    rate, windows = rules.frames_per_second, reference_windows(clips, rules.num_frames)
+    reference = _reference(clips, windows, encoder, rate)
+    todo = [pair for name in ("before", "after") for pair in load_samples(store, inputs[name])]
+    pieces = ceiling_pieces(clips, windows)
+    scored: list[ScoredSample] = []
+
+    def add(unscored: ScoredSample, frames: NDArray[np.uint8], text: str) -> None:
+        scores = score_sample(frames, reference, text, unscored.kind, encoder, rate)
+        scored.append(unscored.model_copy(update={"scores": tuple(scores)}))
+        context.progress("evaluate", len(scored), len(todo) + len(pieces))
+
+    for record, frames in todo:
+        add(_unscored(record, concept), frames, record.prompt.filled(captions[0].class_noun))
+    for piece in pieces:
+        rebuilt = through_autoencoder(context.base, piece.frames)
+        _write_view(rebuilt, ceiling / str(piece.source), rate)
+        blank = ScoredSample(
+            row="ceiling", prompt=piece.name, kind="reconstruction", seed=0, scores=(), concept=concept
         )
-        context.progress("evaluate", index + 1, len(todo) + 1)
-    ceiling = through_autoencoder(context.base, clips[0])
-    text = noun.full_prompt(noun.class_noun)
-    scores = score_sample(ceiling, reference, text, "reconstruction", encoder, rate)
-    prompt = noun.full_prompt("{subject}")
-    scored.append(
-        ScoredSample(row="ceiling", prompt=prompt, kind="reconstruction", seed=0, scores=tuple(scores), concept=concept)
+        add(blank, rebuilt, _told(captions[piece.source], moving=len(piece.frames) > 1))
+    return scored
+
+
+def _unscored(record: SampleRecord, concept: str) -> ScoredSample:
+    asked = record.prompt
+    return ScoredSample(
+        row=record.model,
+        prompt=asked.text,
+        kind=asked.kind,
+        seed=record.seed,
+        scores=(),
+        concept=concept,
+        negative=asked.negative,
     )
-    return scored, ceiling
 
 
-def _reference(clips: Sequence[Clip], encoder: ImageTextEncoder | None, rate: float) -> Reference:
+def _told(caption: Caption, *, moving: bool) -> str:
+    return caption.full_prompt(caption.class_noun) if moving else caption.static_prompt(caption.class_noun)
+
+
+def _write_view(frames: NDArray[np.uint8], folder: Path, rate: float) -> None:
+    """The first window of a clip as an mp4, every picture as a PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(frames) == 1:
+        Image.fromarray(frames[0]).save(folder / f"{len(list(folder.iterdir())):03d}.png")
+    elif not any(folder.iterdir()):
+        write_video(frames, folder / "window.mp4", rate)
+
+
+def _reference(
+    clips: Sequence[Clip], windows: Sequence[Window], encoder: ImageTextEncoder | None, rate: float
+) -> Reference:
     videos = [clip.frames for clip in clips if clip.record.kind == "video"]
     images = [clip.frames for clip in clips if clip.record.kind == "images"]
-    return measure_reference(videos, encoder, rate, images=images)
+    return measure_reference(videos, encoder, rate, images=images, windows=windows)
+
+
+def _plain_table(samples: Sequence[ScoredSample]) -> Mapping[str, Mapping[str, Any]]:
+    return {row: {name: cell.model_dump() for name, cell in cells.items()} for row, cells in summary(samples).items()}
 
 
 def _weights(folder: Path | None) -> list[str]:

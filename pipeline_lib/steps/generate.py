@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,19 +15,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_lib.generation.prompts import default_prompts, read_prompts
+from pipeline_lib.generation.prompts import check_prompts, default_prompts
 from pipeline_lib.media.write import write_video
 from pipeline_lib.models.adapter import Adapter
 from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.triple import LoraTriple
-from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord
+from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord, Wording
 from pipeline_lib.run_config import RunConfig, SamplesSection
 from pipeline_lib.steps.caption import load_captions
+from pipeline_lib.steps.check import asked_prompts
 from pipeline_lib.steps.encode import encoding_settings
-from pipeline_lib.steps.sampling import Order, sample_all, user_sampling
+from pipeline_lib.steps.sampling import Order, sample_all, unseeded_facts, user_sampling
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.storage import ArtifactStore, write_atomic
+from pipeline_lib.training.data import MOTION_TOKEN
 
 STAGE_VERSION = 1
 KIND = "samples"
@@ -38,33 +40,65 @@ Which = Literal["base", "personalised"]
 def generate_base(context: StepContext, captions: ArtifactRef) -> StepResult:
     """Samples of the base, with the bare class noun as the subject."""
     spoken = load_captions(context.store, captions)[0]
-    prompts = planned_prompts(context.config, spoken)
+    prompts, _ = planned_prompts(context.config, spoken)
     return _generate(context, [(prompt, prompt.filled(spoken.class_noun)) for prompt in prompts], None)
 
 
 def generate_personalised(context: StepContext, captions: ArtifactRef, stage: ArtifactRef) -> StepResult:
-    """Samples of the personalised model, with the method's words for the subject."""
-    spoken = load_captions(context.store, captions)[0]
-    prompts = planned_prompts(context.config, spoken)
-    return _generate(context, [(prompt, filled(context, prompt, spoken)) for prompt in prompts], stage)
+    """Samples of the personalised model, with the method's words for the subject and for the motion."""
+    spoken = load_captions(context.store, captions)
+    prompts, notes = planned_prompts(context.config, spoken[0])
+    folder = context.store.folder(stage)
+    words = wording(context, spoken, learned_names(folder))
+    notes += _idle_strengths(context, folder)
+    result = _generate(context, [(prompt, words.fill(prompt.text)) for prompt in prompts], stage)
+    return result.model_copy(update={"notes": tuple(notes)})
 
 
-def planned_prompts(config: RunConfig, caption: Caption) -> list[Prompt]:
+def planned_prompts(config: RunConfig, caption: Caption) -> tuple[list[Prompt], list[str]]:
     """The prompts of a run: from its file, else its list, else made from the caption.
+
+    The caption's own prompt goes first unless one of the person's is a reconstruction: without one there
+    is nothing that the reference could be compared with pixel by pixel.
 
     Args:
         config: its `samples` section.
         caption: of the first clip.
 
     Returns:
-        At least one prompt.
+        At least one prompt, each with `{subject}`; notes on those that were changed.
 
     Raises:
-        InputError: the file cannot be used; names the line.
+        InputError: the file or a prompt cannot be used; names the line, or the prompt.
     """
-    if config.samples.prompts_file:
-        return read_prompts(Path(config.samples.prompts_file))
-    return [Prompt(text=text) for text in config.samples.prompts] or default_prompts(caption)
+    prompts, notes = check_prompts(asked_prompts(config), caption.class_noun)
+    made = default_prompts(caption)
+    if not prompts:
+        return made, notes
+    return (prompts if any(prompt.kind == "reconstruction" for prompt in prompts) else [made[0], *prompts]), notes
+
+
+def wording(context: StepContext, captions: Sequence[Caption], learned: Collection[str]) -> Wording:
+    """How a run's concept is spoken of: in its samples, its previews and its exported folder.
+
+    Args:
+        context: the method's words.
+        captions: of all clips.
+        learned: names of the words whose vectors the stage in question has learned.
+
+    Returns:
+        The words; none for the motion where its vector was not learned (yet).
+    """
+    wanted = encoding_settings(context, captions[0].class_noun)
+    spoken = MOTION_TOKEN not in wanted.learned or MOTION_TOKEN in learned
+    phrases = tuple(caption.motion for caption in captions)
+    return Wording(subject=wanted.subject, motion=wanted.motion if spoken else "", phrases=phrases)
+
+
+def learned_names(folder: Path) -> tuple[str, ...]:
+    """Names of the learned words in a stage's folder."""
+    path = folder / TOKENS_FILE
+    return tuple(LearnedTokens.load(path).vectors) if path.is_file() else ()
 
 
 def load_samples(store: ArtifactStore, ref: ArtifactRef) -> list[tuple[SampleRecord, NDArray[np.uint8]]]:
@@ -89,7 +123,7 @@ def _generate(context: StepContext, prompts: list[tuple[Prompt, str]], stage: Ar
             "sampling": dataclasses.asdict(sampling),
             "strengths": strengths,
         },
-        extra={name: value for name, value in context.base_facts().items() if name != "seed"},
+        extra=unseeded_facts(context),
     )
     todo = [(prompt, text, seed) for prompt, text in prompts for seed in asked.seeds]
 
@@ -153,10 +187,10 @@ def learned_words(context: StepContext, folder: Path) -> Iterator[None]:
         handle.remove()
 
 
-def filled(context: StepContext, prompt: Prompt, caption: Caption) -> str:
-    """A prompt as the personalised model reads it: the method's words for the subject and for the motion."""
-    wanted = encoding_settings(context, caption.class_noun)
-    text = prompt.filled(wanted.subject)
-    if wanted.motion and caption.motion:
-        text = text.replace(caption.motion, f"{wanted.motion} {caption.motion}", 1)
-    return text
+def _idle_strengths(context: StepContext, folder: Path) -> list[str]:
+    if context.config.samples.motion_strength == 1.0 or LoraTriple.load(folder / TRIPLE_FILE).has_residual:
+        return []
+    return [
+        f"samples.motion_strength has no effect: {context.method.method.name} learned no motion of its own here; "
+        "samples.identity_strength scales all that was learned"
+    ]

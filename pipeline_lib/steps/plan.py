@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from pipeline_lib.records import ArtifactRef, Record, StageSpec
 from pipeline_lib.steps.prepare import has_clips, load_clips
 from pipeline_lib.steps.step import StepContext
+
+REPORTED = ("clips", "captions", "before", "data", "prior", "after", "scores", "concept")
+"""What the report shows or counts, by the names that the road gives its results; stages come beside."""
+
+Result = TypeVar("Result")
 
 
 class RunPlan(Record):
@@ -59,3 +65,17 @@ def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
         has_prior=choice.method.prior(choice.settings) is not None,
         notes=notes,
     )
+
+
+def report_inputs(made: Mapping[str, Result], stages: Mapping[str, Result]) -> dict[str, Result]:
+    """What the step report is given; both roads ask here, so that the report's key is the same on both.
+
+    Args:
+        made: results, or references to them, by name; others than REPORTED do not count.
+        stages: the same of each stage, by the stage's name, in order of training.
+
+    Returns:
+        Each once: those of `made`, then `stage-<name>`.
+    """
+    chosen = {name: made[name] for name in REPORTED if name in made}
+    return {**chosen, **{f"stage-{name}": result for name, result in stages.items()}}

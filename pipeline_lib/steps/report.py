@@ -9,21 +9,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline_lib.generation.sample import asked_num_frames
 from pipeline_lib.media.sheet import contact_sheet
 from pipeline_lib.models.concept import TOKENS_FILE, read_concept
 from pipeline_lib.records import ArtifactRef, StepRecord
 from pipeline_lib.registry import BASES
-from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample
+from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample, ReportStage
 from pipeline_lib.report.page import write_report
 from pipeline_lib.steps.caption import load_captions
-from pipeline_lib.steps.evaluate import CEILING_FILE, load_scores
+from pipeline_lib.steps.evaluate import load_scores
 from pipeline_lib.steps.generate import load_samples
-from pipeline_lib.steps.layout import LOSSES_FILE, REPORT_FILE, SHEET_FILE, SPEC_FILE
+from pipeline_lib.steps.layout import CEILING, LOSSES_FILE, REPORT_FILE, SHEET_FILE, SPEC_FILE
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.prepare import load_clips, view_files
+from pipeline_lib.steps.sampling import user_sampling
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 KIND = "report"
 
 
@@ -33,7 +35,7 @@ def report(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) 
     Args:
         context: store and config.
         plan: of the run.
-        inputs: `clips`, `captions`, `before`, `after`, `scores`, `concept`, and each `stage-<name>`.
+        inputs: as :func:`~pipeline_lib.steps.plan.report_inputs` lists them.
 
     Returns:
         The report, found or made.
@@ -42,7 +44,7 @@ def report(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef]) 
         step="report",
         kind=KIND,
         version=STAGE_VERSION,
-        inputs=[inputs[name] for name in sorted(inputs)],
+        inputs=list(inputs.values()),
         settings={"plan": plan.model_dump(mode="json"), "config": _settings(context)},
     )
 
@@ -57,22 +59,41 @@ def _report_inputs(context: StepContext, plan: RunPlan, inputs: dict[str, Artifa
     store = context.store
     folder = store.folder(inputs["concept"])
     named = BASES.get(plan.base)
-    manifests = [store.get(ref).manifest for ref in inputs.values()]
+    made = {name: _made(context, ref) for name, ref in inputs.items()}
     return ReportInputs(
         concept=read_concept(folder).record,
         created=datetime.now(UTC),
-        seconds=sum(float(manifest.notes.get("seconds", 0.0)) for manifest in manifests),
+        seconds=sum(facts.seconds for facts in made.values()),
         clips=_clips(context, inputs),
         samples=_samples(context, inputs),
         scores=tuple(load_scores(store, inputs["scores"])),
         training=tuple(step for spec in plan.stages for step in _curve(context, inputs[f"stage-{spec.name}"])),
+        stages={spec.name: made[f"stage-{spec.name}"] for spec in plan.stages},
         settings=_settings(context),
         provenance={"device": plan.device, "dtype": plan.dtype, "preset": plan.preset, "licence": plan.licence},
         artifacts=tuple(inputs.values()),
         notes=(*plan.notes, *(note for clip in load_clips(store, inputs["clips"]) for note in clip.record.notes)),
         base_source=str(named.folder) if named else plan.base,
+        call=_stock_call(context),
+        in_comfy=named is None,  # the bases with a name of ours are ours
         learned_words=(folder / TOKENS_FILE).is_file(),
     )
+
+
+def _made(context: StepContext, ref: ArtifactRef) -> ReportStage:
+    notes = context.store.get(ref).manifest.notes
+    return ReportStage(seconds=float(notes.get("seconds", 0.0)), figures=notes.get("figures", {}))
+
+
+def _stock_call(context: StepContext) -> dict[str, float]:
+    settings = user_sampling(context)
+    return {
+        "num_frames": asked_num_frames(settings.num_frames, context.base.spec.temporal_factor),
+        "height": settings.height,
+        "width": settings.width,
+        "num_inference_steps": settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale,
+    }
 
 
 def _sheet_rows(context: StepContext, inputs: dict[str, ArtifactRef]) -> list[tuple[str, NDArray[np.uint8]]]:
@@ -91,12 +112,12 @@ def _clips(context: StepContext, inputs: dict[str, ArtifactRef]) -> tuple[Report
     clips = load_clips(context.store, inputs["clips"])
     captions = load_captions(context.store, inputs["captions"])
     folder = context.store.folder(inputs["clips"])
-    ceiling = context.store.folder(inputs["scores"]) / CEILING_FILE
+    rebuilt = context.store.folder(inputs["scores"]) / CEILING
     return tuple(
         ReportClip(
             record=clip.record,
             files=view_files(folder / str(index)),
-            reconstruction=ceiling if index == 0 and ceiling.is_file() else None,
+            reconstructions=view_files(rebuilt / str(index)),
             caption=caption,
         )
         for index, (clip, caption) in enumerate(zip(clips, captions, strict=True))

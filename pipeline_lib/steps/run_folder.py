@@ -6,9 +6,9 @@ that the artifact store does not still have.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline_lib.errors import ArtifactError, InputError
-from pipeline_lib.records import ArtifactRef, Record
+from pipeline_lib.errors import ArtifactError, InputError, PipelineError, StopRequested
+from pipeline_lib.records import ConceptRecord
 from pipeline_lib.registry import BASES
 from pipeline_lib.run_config import RunConfig, config_text, digest
-from pipeline_lib.steps.layout import PREVIEWS, REPORT_FILE, SHEET_FILE, SUMMARY_FILE
+from pipeline_lib.steps.layout import CONCEPT_FILE, PREVIEWS, REPORT_FILE, SCORES_FILE, SHEET_FILE, SUMMARY_FILE
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.prepare import collect_inputs
+from pipeline_lib.steps.run_scores import RunScores, run_scores
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.steps.step import StepResult
 from pipeline_lib.storage import ArtifactStore, disk_errors, write_atomic
@@ -30,10 +31,11 @@ from pipeline_lib.storage.files import CHECKSUMS
 
 RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
 LIBRARY = Path(__file__).parents[1]
+OUTPUTS = ("generate-base", "generate-personalised", "evaluate", "concept", "report")
 _NO_EFFECT = ("checkpoint_every", "micro_batch", "gradient_checkpointing")
 
 
-class RunRecord(Record):
+class RunRecord(RunScores):
     """`run.json`.
 
     `fingerprint` covers all that could make a further run of the config differ: library code, base files.
@@ -47,7 +49,6 @@ class RunRecord(Record):
     config: RunConfig
     plan: RunPlan | None = None
     steps: dict[str, StepResult] = Field(default_factory=dict)
-    scores: dict[str, dict[str, float]] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     started: str = ""
     finished: str = ""
@@ -56,8 +57,8 @@ class RunRecord(Record):
     version: str = Field(default_factory=lambda: installed("mannerism"))
 
 
-class RunResult(Record):
-    """What a run hands back: paths, seconds of each stage (0 where it was found), mean scores by model."""
+class RunResult(RunScores):
+    """What a run hands back: paths, seconds of each stage (0 where it was found), scores by model."""
 
     run_id: str
     run_dir: str
@@ -66,7 +67,6 @@ class RunResult(Record):
     concept: str
     found: bool
     seconds: dict[str, float]
-    scores: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
     tracking: dict[str, str] = Field(default_factory=dict)
 
@@ -93,8 +93,9 @@ def run_identity(config: RunConfig) -> str:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """Covers the library's code and the base's files, by content and by time and size."""
-    code = [[path.relative_to(LIBRARY).as_posix(), CHECKSUMS.of(path)] for path in sorted(LIBRARY.rglob("*.py"))]
+    """Covers the library's code and page templates, and the base's files, by content and by time and size."""
+    sources = sorted([*LIBRARY.rglob("*.py"), *(LIBRARY / "report" / "templates").iterdir()])
+    code = [[path.relative_to(LIBRARY).as_posix(), CHECKSUMS.of(path)] for path in sources]
     named = BASES.get(config.base.source)
     folders = [named.folder, named.encoder] if named else [Path(config.base.source).expanduser()]
     files = [
@@ -122,6 +123,11 @@ class RunFolder:
     def log(self) -> Path:
         """Where the worker writes and tracebacks go."""
         return self.path / "run.log"
+
+    @property
+    def previews(self) -> Path:
+        """Videos made while stages train: outside of every artifact, one folder a stage."""
+        return self.path / PREVIEWS
 
     def record(self) -> RunRecord | None:
         """The last thing written about the run; None where there is nothing readable."""
@@ -153,7 +159,7 @@ class RunFolder:
     def collect(
         self, record: RunRecord, plan: RunPlan, steps: Mapping[str, StepResult], store: ArtifactStore
     ) -> RunRecord:
-        """Copies what a person wants to open out of the artifacts: report, concept, videos, previews.
+        """Copies what a person wants to open out of the artifacts: report, concept, videos.
 
         Args:
             record: of the run.
@@ -168,9 +174,27 @@ class RunFolder:
             for name, step in steps.items():
                 for source, target in _wanted(store.folder(step.ref), name):
                     _copy(source, self.path / target)
+            self._sign(self.path / "concept" / CONCEPT_FILE)
         notes = dict.fromkeys(note for step in steps.values() for note in step.notes)
         results = {"plan": plan, "steps": dict(steps), "notes": (*plan.notes, *notes)}
-        return record.model_copy(update={**results, "scores": mean_scores(store, steps["evaluate"].ref)})
+        return record.model_copy(update={**results, **run_scores(store, steps["evaluate"].ref).model_dump()})
+
+    def fail(self, record: RunRecord, error: BaseException) -> None:
+        """Notes that a run ended early: "stopped" where that was asked for, else "failed".
+
+        Args:
+            record: of the run.
+            error: that ended it.
+        """
+        asked = isinstance(error, StopRequested) or not isinstance(error, Exception)
+        status: Literal["stopped", "failed"] = "stopped" if asked else "failed"
+        with suppress(PipelineError):  # a full disk is likely what failed
+            self.write(record.model_copy(update={"status": status, "error": str(error)}))
+
+    def _sign(self, path: Path) -> None:
+        """Writes the run's name into its copy of the concept; the artifact is shared by runs, so it has none."""
+        concept = ConceptRecord.model_validate_json(path.read_bytes())
+        write_atomic(path, concept.model_copy(update={"run_id": self.run_id}).model_dump_json(indent=2) + "\n")
 
     def finish(self, record: RunRecord) -> RunRecord:
         """Notes that the run is done; the last thing that a run writes."""
@@ -188,13 +212,16 @@ class RunFolder:
             concept=str(self.path / "concept"),
             found=all(step.found for step in record.steps.values()),
             seconds={name: step.seconds for name, step in record.steps.items()},
-            scores=record.scores,
             notes=record.notes,
             tracking=record.tracking,
+            **{name: getattr(record, name) for name in RunScores.model_fields},
         )
 
     def finished(self, config: RunConfig, store: ArtifactStore) -> RunRecord | None:
-        """The record of this run where nothing is left to do: all artifacts stand, all outputs are there."""
+        """The record of this run where nothing is left to do: all outputs stand, in the store and here.
+
+        What was made only on the way to them, such as latents, may have been pruned.
+        """
         record = self.record()
         if record is None or record.status != "done" or record.fingerprint != fingerprint(config):
             return None
@@ -202,7 +229,7 @@ class RunFolder:
         if not all(Path(path).exists() for path in (result.report, result.lora)):
             return None
         try:
-            for step in record.steps.values():
+            for step in _outputs(record.steps):
                 store.get(step.ref)
         except ArtifactError:
             return None
@@ -238,29 +265,26 @@ def find_run(state: StateFolder, name: str) -> RunFolder:
     return RunFolder(state, found[0])
 
 
-def mean_scores(store: ArtifactStore, ref: ArtifactRef) -> dict[str, dict[str, float]]:
-    """Row to metric to mean, where there is one."""
-    loaded = json.loads((store.folder(ref) / SUMMARY_FILE).read_text(encoding="utf-8"))
-    return {
-        row: {name: cell["mean"] for name, cell in cells.items() if cell["mean"] is not None}
-        for row, cells in loaded["rows"].items()
-    }
-
-
 def now() -> str:
     """The time, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _outputs(steps: Mapping[str, StepResult]) -> list[StepResult]:
+    """What a run is for; the rest was made on the way."""
+    trained = [name for name in steps if name.startswith("train-")]
+    return [steps[name] for name in (*OUTPUTS, *trained[-1:]) if name in steps]
+
+
 def _wanted(folder: Path, step: str) -> Iterator[tuple[Path, str]]:
-    if step == "report":
+    if step == "evaluate":
+        yield from ((folder / name, name) for name in (SCORES_FILE, SUMMARY_FILE))
+    elif step == "report":
         yield from ((folder / name, name) for name in (REPORT_FILE, SHEET_FILE))
     elif step == "concept":
         yield from ((path, f"concept/{path.name}") for path in folder.iterdir() if path.name != "manifest.json")
     elif step.startswith("generate-"):
         yield from ((path, f"samples/{step[9:]}/{path.name}") for path in folder.glob("*.mp4"))
-    elif step.startswith("train-"):
-        yield from ((path, f"previews/{step[6:]}/{path.name}") for path in folder.glob(f"{PREVIEWS}/*.mp4"))
 
 
 def _copy(source: Path, target: Path) -> None:

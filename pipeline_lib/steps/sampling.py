@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline_lib.errors import StopRequested
 from pipeline_lib.generation.sample import SamplingSettings, generate
+from pipeline_lib.models.base import FamilySpec
+from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.step import StepContext
 from pipeline_lib.storage import write_atomic
 
@@ -27,13 +29,23 @@ class Order(NamedTuple):
 
 def user_sampling(context: StepContext) -> SamplingSettings:
     """The base's own way to sample with the config's changes."""
-    asked, settings = context.config.samples, SamplingSettings.of(context.base.spec)
+    return changed_sampling(context.config, context.base.spec)
+
+
+def changed_sampling(config: RunConfig, spec: FamilySpec) -> SamplingSettings:
+    """The same, of a config and a family's data alone."""
+    asked, settings = config.samples, SamplingSettings.of(spec)
     return dataclasses.replace(
         settings,
         num_inference_steps=asked.num_inference_steps or settings.num_inference_steps,
         guidance_scale=asked.guidance_scale or settings.guidance_scale,
         negative_prompt=asked.negative_prompt or settings.negative_prompt,
     )
+
+
+def unseeded_facts(context: StepContext) -> dict[str, str]:
+    """The base's part of a key of samples: they have seeds of their own, so the run's does not count."""
+    return {name: value for name, value in context.base_facts().items() if name != "seed"}
 
 
 def sample_all(

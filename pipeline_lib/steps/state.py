@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ DEFAULT = "mannerism_state"
 
 @dataclass(frozen=True)
 class StateFolder:
-    """Paths below one root; nothing is written outside of it.
+    """Paths below one root; nothing but the device locks is written outside of it.
 
     Attributes:
         root: absolute.
@@ -65,8 +67,8 @@ class StateFolder:
 
     @property
     def locks(self) -> Path:
-        """Device locks."""
-        return self.root / "locks"
+        """Device locks: of this machine and user, since runs of several state folders share its GPUs."""
+        return Path(tempfile.gettempdir()) / f"mannerism-{getpass.getuser()}" / "locks"
 
     @property
     def prefect_home(self) -> Path:

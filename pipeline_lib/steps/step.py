@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from pipeline_lib.errors import StopRequested
 from pipeline_lib.records import ArtifactRef, Record
 from pipeline_lib.registry import MethodChoice, choose_method
 from pipeline_lib.run_config import RunConfig
@@ -53,6 +54,7 @@ class StepContext:
         emit: takes JSON-able progress events.
         stop: whether the step should write a checkpoint and raise StopRequested.
         micro_batch: samples in one forward; starts as the config's.
+        previews: folder of this run's previews, outside of all artifacts; None: none are made.
     """
 
     config: RunConfig
@@ -61,12 +63,30 @@ class StepContext:
     emit: Emit = lambda _event: None
     stop: Callable[[], bool] = lambda: False
     micro_batch: int = 0
+    previews: Path | None = None
     _choice: MethodChoice | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """The store's waiting is told, and can be stopped, as this request's own."""
+        self.store.on_wait = self.waiting
+
+    def waiting(self, words: str) -> None:
+        """Tells what is waited for.
+
+        Args:
+            words: a sentence.
+
+        Raises:
+            StopRequested: a stop was asked for meanwhile.
+        """
+        self.emit({"event": "waiting", "words": words})
+        if self.stop():
+            raise StopRequested(f"stopped while {words}")
 
     @property
     def base(self) -> BaseModel:
         """The run's base; opened once."""
-        return self.shelf.base(self.config, lambda words: self.emit({"event": "waiting", "words": words}), self.stop)
+        return self.shelf.base(self.config, self.waiting, self.stop)
 
     @property
     def method(self) -> MethodChoice:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline_lib.generation.sample import generate
 from pipeline_lib.media.write import write_video
 from pipeline_lib.methods.method import Method, StageInputs
 from pipeline_lib.models.concept import LORA_FILE, TRIPLE_FILE
 from pipeline_lib.models.lora_export import write_lora
 from pipeline_lib.models.triple import LoraTriple
-from pipeline_lib.records import ArtifactRef, Prompt, StageSpec, StepRecord
+from pipeline_lib.records import ArtifactRef, StageSpec, StepRecord
 from pipeline_lib.seeding import derived_seed
 from pipeline_lib.steps.caption import load_captions
-from pipeline_lib.steps.generate import filled, learned_words
-from pipeline_lib.steps.layout import LOSSES_FILE, PREVIEWS, SPEC_FILE
-from pipeline_lib.steps.sampling import Order, sample_all, user_sampling
+from pipeline_lib.steps.generate import learned_words, wording
+from pipeline_lib.steps.layout import LOSSES_FILE, SPEC_FILE
+from pipeline_lib.steps.sampling import user_sampling
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.storage import write_atomic
 from pipeline_lib.training.checkpoint import Checkpoints, as_json_lines
@@ -24,13 +26,13 @@ from pipeline_lib.training.data import PriorData, TrainingData
 from pipeline_lib.training.loop import run_stage
 from pipeline_lib.training.stage import Stage
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 KIND = "stage"
 WHOLE_BATCH = 1_000_000
 
 
 def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef]) -> StepResult:
-    """Trains a stage and writes its factors, its curve, its spec and its previews.
+    """Trains a stage and writes its factors, its curve and its spec; previews go into the run's own folder.
 
     Args:
         context: where and how.
@@ -40,24 +42,21 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
     Returns:
         The stage's result, found or made, with its figures.
     """
-    every = preview_interval(context)
     recipe = Recipe(
         step=f"train-{spec.name}",
         kind=KIND,
         version=STAGE_VERSION,
         inputs=[inputs[name] for name in ("data", "prior", "after") if name in inputs],
-        settings={"spec": spec.model_dump(mode="json"), "preview_every": every},
+        settings={"spec": spec.model_dump(mode="json")},
         extra=context.base_facts(),
     )
 
     def make(folder: Path, key: str) -> dict[str, float]:
         method = context.method.method
-        scratch = context.store.work_folder(KIND, key)
-        previews = scratch / PREVIEWS
+        checkpoints = Checkpoints(context.store.work_folder(KIND, key), context.config.training.checkpoint_every)
         stage = _build(context, method, spec, inputs)
         try:
-            tell = _teller(context, stage, inputs["captions"], previews, every)
-            checkpoints = Checkpoints(scratch, context.config.training.checkpoint_every)
+            tell = _teller(context, stage, inputs["captions"], checkpoints.latest_step())
             history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop)
             figures = method.finish(stage, folder)
             _export(context, spec, folder)
@@ -66,12 +65,12 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
             context.base.set_gradient_checkpointing(False)
         write_atomic(folder / LOSSES_FILE, as_json_lines(history))
         write_atomic(folder / SPEC_FILE, spec.model_dump_json(indent=1))
-        for video in sorted(previews.glob("*.mp4")):
-            (folder / PREVIEWS).mkdir(exist_ok=True)
-            (folder / PREVIEWS / video.name).write_bytes(video.read_bytes())
         return {**figures, **_last(history)}
 
-    return find_or_build(context, recipe, make)
+    result = find_or_build(context, recipe, make)
+    asked_in_vain = result.found and preview_interval(context) and not list(_previews(context, spec).glob("*.mp4"))
+    note = f"stage {spec.name} was found trained: previews are made only while a stage trains"
+    return result.model_copy(update={"notes": (note,)}) if asked_in_vain else result
 
 
 def preview_interval(context: StepContext) -> int:
@@ -80,6 +79,8 @@ def preview_interval(context: StepContext) -> int:
     A preview is made at a checkpoint, so that a resumed run makes the same ones.
     """
     training = context.config.training
+    if context.previews is None:
+        return 0
     return math.ceil(training.preview_every / training.checkpoint_every) * training.checkpoint_every
 
 
@@ -100,35 +101,38 @@ def _build(context: StepContext, method: Method, spec: StageSpec, inputs: dict[s
     )
 
 
-def _teller(
-    context: StepContext, stage: Stage, captions: ArtifactRef, previews: Path, every: int
-) -> Callable[[StepRecord], None]:
-    step_name = f"train-{stage.spec.name}"
+def _previews(context: StepContext, spec: StageSpec) -> Path:
+    assert context.previews is not None
+    return context.previews / spec.name
+
+
+def _teller(context: StepContext, stage: Stage, captions: ArtifactRef, restored: int) -> Callable[[StepRecord], None]:
+    """Tells every step, and makes previews at those that are trained now, after the `restored` ones."""
+    step_name, every = f"train-{stage.spec.name}", preview_interval(context)
 
     def tell(record: StepRecord) -> None:
         metrics = {name: round(value, 8) for name, value in record.metrics.items()}
         seconds = round(record.seconds, 4)
         context.progress(step_name, record.step, record.steps, metrics=metrics, seconds=seconds)
-        if every and record.step % every == 0:
-            video = previews / f"{record.step:06d}.mp4"
-            if not video.is_file():
-                _preview(context, stage, captions, video)
-                context.emit({"event": "preview", "step": step_name, "at": record.step, "path": str(video)})
+        if every and record.step % every == 0 and record.step > restored:
+            video = _previews(context, stage.spec) / f"{record.step:06d}.mp4"
+            _preview(context, stage, captions, video)
+            context.emit({"event": "preview", "step": step_name, "at": record.step, "path": str(video)})
 
     return tell
 
 
 def _preview(context: StepContext, stage: Stage, captions: ArtifactRef, video: Path) -> None:
-    spoken = load_captions(context.store, captions)[0]
-    prompt = Prompt(text=spoken.full_prompt("{subject}"), kind="reconstruction")
-    order = Order(filled(context, prompt, spoken), derived_seed(context.config.seed, "preview"))
-    scratch = video.with_suffix(".frames")
-    scratch.mkdir(parents=True, exist_ok=True)
-    if stage.vectors:
-        context.method.method.finish(stage, scratch)  # writes the learned words, among others
-    with stage.adapter.evaluating(), learned_words(context, scratch):
-        frames = sample_all(context, "preview", [order], user_sampling(context), scratch)[0]
-    write_video(frames, video, context.base.spec.frame_rules.frames_per_second)
+    spoken = load_captions(context.store, captions)
+    text = wording(context, spoken, tuple(stage.vectors)).fill(spoken[0].full_prompt("{subject}"))
+    seed, sampling = derived_seed(context.config.seed, "preview"), user_sampling(context)
+    with tempfile.TemporaryDirectory() as scratch:
+        if stage.vectors:
+            context.method.method.finish(stage, Path(scratch))  # writes the learned words, among others
+        with stage.adapter.evaluating(), learned_words(context, Path(scratch)):
+            frames = generate(context.base, text, seed, sampling)
+    context.base.free_encoders()  # training goes on without them
+    write_video(frames, video, sampling.frames_per_second)
 
 
 def _export(context: StepContext, spec: StageSpec, folder: Path) -> None:

@@ -72,8 +72,9 @@ def disk_errors(folder: Path, what: str) -> Iterator[None]:
             raise
         place = getattr(error, "filename", None) or folder
         raise ResourceError(
-            f"disk full while writing {what} in {place}; free space there (mannerism prune) "
-            "or move the state folder to a larger disk, then run again"
+            f"disk full while writing {what} in {place}; free space there (mannerism prune --older-than-days 0 "
+            "deletes cached latents, prior sets and checkpoints) or move the state folder to a larger disk, "
+            "then run again"
         ) from error
 
 

@@ -188,7 +188,7 @@ class ArtifactStore:
 
         Args:
             older_than: age since the last use; what is being built now always stays.
-            keep_kinds: kinds whose artifacts and checkpoints stay whatever their age.
+            keep_kinds: kinds whose artifacts stay whatever their age; their checkpoints and leftovers do not.
             dry_run: only tell.
 
         Returns:
@@ -197,7 +197,7 @@ class ArtifactStore:
         newest, pruned = time.time() - older_than.total_seconds(), []
         for place in PLACES:
             for folder in sorted(self.root.glob(f"{place}/*/*")):
-                if folder.parent.name in keep_kinds and place in ("artifacts", "work"):
+                if place == "artifacts" and folder.parent.name in keep_kinds:
                     continue
                 with (
                     suppress(Timeout, FileNotFoundError),

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline_lib.errors import InputError
 from pipeline_lib.media.clip import Clip
 from pipeline_lib.models.base import BaseModel
-from pipeline_lib.records import Caption
+from pipeline_lib.records import Caption, Wording
 from pipeline_lib.training.data import LatentSet, TrainingData, empty_set
 from pipeline_lib.training.text import TokenDropSettings, encode_texts
 
@@ -29,7 +29,7 @@ class EncodingSettings:
         num_frames: size of the frame set over all sources, spread evenly; 0 takes every frame.
         drop: text-token masking.
         subject: the words that stand for the subject in every prompt, class noun included.
-        motion: words put before the motion phrase; empty for none.
+        motion: the word for the learned motion (:class:`~pipeline_lib.records.Wording`); empty for none.
         learned: learned word to the sentinel that stands for it.
         seed: of the masked variants.
     """
@@ -83,8 +83,7 @@ def encode_training_data(
     ]
     length = base.spec.frame_rules.num_frames
     windows = _encode([clips[source].frames[start : start + length] for source, start in window_at], base)
-    static = [caption.static_prompt(settings.subject) for caption in captions]
-    full = [_with_motion_word(caption, settings.motion).full_prompt(settings.subject) for caption in captions]
+    static, full = training_prompts(captions, settings)
     return TrainingData(
         frames=_labelled(frames, used),
         held_out_frames=_labelled(spare, held_out) if held_out else empty_set(frames),
@@ -125,8 +124,24 @@ def window_starts(length: int, window: int) -> list[int]:
     return sorted({round(at) for at in np.linspace(0, last, min(MAX_WINDOWS, last + 1))})
 
 
-def _with_motion_word(caption: Caption, word: str) -> Caption:
-    return caption.model_copy(update={"motion": f"{word} {caption.motion}".strip()}) if word else caption
+def training_prompts(captions: Sequence[Caption], settings: EncodingSettings) -> tuple[list[str], list[str]]:
+    """What the text encoder reads in training.
+
+    Args:
+        captions: one per source.
+        settings: the words for subject and motion.
+
+    Returns:
+        The static prompts, and the static and dynamic ones; one of each per source.
+    """
+    static = [caption.static_prompt(settings.subject) for caption in captions]
+    full = [
+        Wording(subject=settings.subject, motion=settings.motion, phrases=(caption.motion,)).fill(
+            caption.full_prompt("{subject}")
+        )
+        for caption in captions
+    ]
+    return static, full
 
 
 def _encode(pieces: Iterable[NDArray[np.uint8]], base: BaseModel) -> Tensor:

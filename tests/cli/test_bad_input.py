@@ -132,7 +132,7 @@ def test_usage_errors_are_bad_input(state: Path) -> None:
     assert command("show", "nothing").code == 2
     assert command("resume", "nothing").code == 2
     assert command("export", "nothing").code == 2
-    assert command("generate", "nothing", "--prompt", "x").code == 2
+    assert command("generate", "nothing", "a {subject}").code == 2
 
 
 def test_init_writes_a_config_and_never_overwrites(state: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_export_and_generate(command_run: CommandRun, tmp_path: Path) -> None:
     out = tmp_path / "videos"
     to = ["--out", str(out), "--json"]
     code, output, errors = command(
-        ["generate", str(tmp_path / "concept"), "--prompt", "a {subject} in snow", "--seed", "1", "--seed", "2", *to]
+        ["generate", str(tmp_path / "concept"), "a {subject} in snow", "--seed", "1", "--seed", "2", *to]
     )
     assert code == 0, errors
     assert len(json.loads(output)["files"]) == len(list(out.glob("*.mp4"))) == 2
@@ -189,4 +189,4 @@ def test_prune_keeps_what_a_run_shows(command_run: CommandRun) -> None:
     code, output, _ = command(["prune", "--older-than-days", "0", "--dry-run", "--json"])
     kinds = {item["kind"] for item in json.loads(output)["pruned"] if item["place"] == "artifacts"}
     assert code == 0
-    assert kinds == {"latents", "prior"}
+    assert kinds == {"latents", "prior", "prior-clips"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.errors import InputError, NonFiniteError, ResourceError, StopRequested, WorkerError
+from pipeline_lib.processes.worker_child import WorkerDiedError
 from pipeline_lib.steps.state import StateFolder
 from tasks.session import RunSession
 from tests.steps.tiny import small_clip, tiny_config
@@ -18,19 +19,63 @@ def session(tmp_path: Path, tiny_folder: Path) -> RunSession:
     return RunSession(config, StateFolder.open(tmp_path / "state"))
 
 
+def training(session: RunSession, stage: str = "train-identity") -> None:
+    """The session as it is while the worker trains a stage."""
+    session._running = stage
+
+
 def test_a_dead_worker_is_worth_another_try(session: RunSession) -> None:
-    assert session.may_retry(WorkerError("killed"))
+    assert session.may_retry(WorkerDiedError("exited with code 1"))
 
 
-@pytest.mark.parametrize("error", [InputError("x"), NonFiniteError("x"), StopRequested("x"), ValueError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("x"),
+        NonFiniteError("x"),
+        StopRequested("x"),
+        ValueError("x"),
+        WorkerError("train: no sign of life for 3600 s"),
+        ResourceError("disk full while writing x"),
+    ],
+)
 def test_what_would_fail_again_is_not_tried_again(session: RunSession, error: Exception) -> None:
+    for running in ("encode", "train-identity"):
+        training(session, running)
+        assert not session.may_retry(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ResourceError("out of memory during train"), WorkerDiedError("x", killed=True, out_of_memory=True)]
+)
+def test_training_that_ran_out_of_memory_is_tried_once_more_with_single_samples(
+    session: RunSession, error: Exception
+) -> None:
+    training(session)
+    assert session.may_retry(error)
+    assert session._micro_batch == 1
     assert not session.may_retry(error)
 
 
-def test_out_of_memory_is_tried_once_more_and_a_full_disk_never(session: RunSession) -> None:
-    assert not session.may_retry(ResourceError("disk full while writing x"))
-    assert session.may_retry(ResourceError("out of memory during train"))
-    assert not session.may_retry(ResourceError("out of memory during train"))
+@pytest.mark.parametrize(
+    "error", [ResourceError("out of memory during encode"), WorkerDiedError("x", killed=True, out_of_memory=True)]
+)
+def test_a_micro_batch_helps_only_training(session: RunSession, error: Exception) -> None:
+    training(session, "encode")
+    assert not session.may_retry(error)
+    assert session._micro_batch == session.config.training.micro_batch
+
+
+def test_a_kill_that_nobody_explains_keeps_the_bits_once(session: RunSession) -> None:
+    killed = WorkerDiedError("killed by SIGKILL", killed=True)
+    training(session)
+    assert session.may_retry(killed)
+    assert session._micro_batch == session.config.training.micro_batch
+    assert session.may_retry(killed)
+    assert session._micro_batch == 1
+    assert not session.may_retry(killed)
+    training(session, "train-motion")
+    assert session.may_retry(killed)
 
 
 def test_nothing_starts_before_it_is_needed(session: RunSession) -> None:

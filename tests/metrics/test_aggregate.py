@@ -5,7 +5,7 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics import ScoredSample, paired_differences, summary
-from pipeline_lib.metrics.aggregate import bootstrap_interval
+from pipeline_lib.metrics.aggregate import bootstrap_interval, in_group
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 
 
@@ -140,3 +140,35 @@ def test_a_prompt_that_was_asked_twice_counts_once() -> None:
     cell = summary(samples)["base"]["clip_i"]
     assert cell.mean == pytest.approx(0.5)
     assert cell.num_samples == 3
+
+
+def test_one_prompt_with_two_negatives_is_two_prompts() -> None:
+    samples = [
+        _sample(row, "a", 0, clip_i=value).model_copy(update={"negative": negative})
+        for row, negative, value in (("base", "", 0.1), ("base", "blur", 0.5), ("personalised", "blur", 0.6))
+    ]
+    found = paired_differences(samples, "personalised", "base")["clip_i"]
+    assert found.num_pairs == 1
+    assert found.mean == pytest.approx(0.1)
+    assert summary(samples)["base"]["clip_i"].best_of_seeds == pytest.approx(0.3)
+
+
+def test_what_is_missing_is_told_before_what_is_noted() -> None:
+    notes = [_sample("base", name, 0, mse=0.1) for name in "abc"]
+    near = [sample.scores[0].model_copy(update={"reason": f"nearest is {i // 2}"}) for i, sample in enumerate(notes)]
+    noted = [sample.model_copy(update={"scores": (score,)}) for sample, score in zip(notes, near, strict=True)]
+    assert summary(noted)["base"]["mse"].reason == "nearest is 0 (2 of 3 samples)"
+    assert summary(noted[:2])["base"]["mse"].reason == "nearest is 0"
+    assert summary([*noted, _sample("base", "d", 0, mse=None)])["base"]["mse"].reason == "no such thing"
+
+
+def test_groups_share_the_ceiling_but_not_what_a_prompt_enters() -> None:
+    samples = [
+        _sample("base", "r", 0, clip_i=0.1, mse=0.2).model_copy(update={"kind": "reconstruction"}),
+        _sample("base", "e", 0, clip_i=0.3),
+        _sample("ceiling", "clip", 0, clip_i=0.9, mse=0.01).model_copy(update={"kind": "reconstruction"}),
+    ]
+    rebuilt, edits = (summary(in_group(samples, kind)) for kind in (True, False))
+    assert (rebuilt["base"]["clip_i"].mean, edits["base"]["clip_i"].mean) == (0.1, 0.3)
+    assert (rebuilt["ceiling"]["mse"].mean, edits["ceiling"]["mse"].mean) == (0.01, None)
+    assert edits["ceiling"]["clip_i"].mean == 0.9

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.features.flow import dis_flow
 from pipeline_lib.features.image_text import ClipEncoder
-from pipeline_lib.metrics import image_text, measure_reference, motion, pixels, score_sample
+from pipeline_lib.metrics import Window, image_text, measure_reference, motion, pixels, score_sample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.motion import FlowDegrees
 
@@ -210,8 +211,58 @@ def test_images_tell_looks_but_neither_motion_nor_pixels(moving: np.ndarray, enc
     reference = measure_reference([], encoder, 0, images=[moving[:2]])
     scores = {score.metric: score for score in score_sample(moving, reference, "a dog", "local", encoder, 8)}
     assert scores["clip_i"].value is not None
-    assert scores["mse_edit"].reason.startswith("0 reference clips")
+    assert scores["mse_edit"].reason == "only pictures were given: there is no clip to align with"
+    rebuilt = score_sample(moving[:1], reference, "a dog", "reconstruction", encoder, 8)
+    assert {score.metric for score in rebuilt if score.value is not None} == {
+        "clip_i",
+        "clip_t_aggregated",
+        "clip_t_mean",
+    }
     assert scores["dynamic_degree_gap"].reason.startswith("no reference clip")
+
+
+def test_the_nearest_training_window_of_any_clip_is_the_one_that_counts(moving: np.ndarray) -> None:
+    """A model that learned the end of a long clip, or the second of two, has reconstructed it."""
+    other = np.flip(moving, 2).copy()
+    windows = [
+        Window(clip=0, start=0, stop=5, name="window 1 of glide"),
+        Window(clip=0, start=4, stop=9, name="window 2 of glide"),
+        Window(clip=1, start=0, stop=5, name="mirror"),
+    ]
+    reference = measure_reference([moving, other], None, 8, windows=windows)
+    for sample, name in ((moving[4:], "window 2 of glide"), (other[:5], "mirror"), (moving[:5], "window 1 of glide")):
+        scores = {score.metric: score for score in score_sample(sample, reference, "", "reconstruction", None, 8)}
+        assert (scores["mse"].value, scores["mse"].reason) == (0, f"nearest is {name}")
+    grey = np.full_like(moving[:5], 128)
+    value = {s.metric: s.value for s in score_sample(grey, reference, "", "reconstruction", None, 8)}["mse"]
+    by_hand = [float((((grey - clip.astype(float)) / 255) ** 2).mean()) for clip in (moving[:5], moving[4:], other[:5])]
+    assert value == pytest.approx(min(by_hand), abs=1e-12)
+
+
+def test_the_subjects_error_is_inside_the_mask_of_the_window(moving: np.ndarray) -> None:
+    mask = np.zeros(moving.shape[:3], np.float32)
+    mask[:5, :32] = mask[5:, 32:] = 1
+    windows = [Window(clip=0, start=0, stop=4), Window(clip=0, start=5, stop=9)]
+    sample = moving[5:].copy()
+    sample[:, :32] = 0
+    reference = measure_reference([moving], None, 8, mask=mask, windows=windows)
+    scores = {score.metric: score for score in score_sample(sample, reference, "", "local", None, 8)}
+    assert scores["mse_subject"].value == 0, "wrong only where the second window has no subject"
+    assert scores["mse_edit"].value > 0
+    assert scores["mse_subject"].reason == "nearest of 2 windows"
+
+
+def test_motion_is_compared_with_the_mean_over_windows(moving: np.ndarray) -> None:
+    half_still = np.concatenate([moving, np.repeat(moving[-1:], 9, axis=0)])
+    windows = [Window(clip=0, start=0, stop=9), Window(clip=0, start=9, stop=18)]
+    still = half_still[9:]
+    gaps = []
+    for sample in (moving, still):
+        reference = measure_reference([half_still], None, 8, windows=windows)
+        scores = {score.metric: score.value for score in score_sample(sample, reference, "", "local", None, 8)}
+        gaps.append(scores["dynamic_degree_gap"])
+    speed = motion.dynamic_mean(motion.flow_degrees(moving, 8, dis_flow)).value
+    assert gaps == [pytest.approx(speed / 2, abs=1e-9), pytest.approx(speed / 2, abs=1e-9)]
 
 
 def test_frames_at_another_rate_do_not_align(moving: np.ndarray, encoder: ClipEncoder) -> None:

@@ -19,7 +19,7 @@ from pipeline_lib.records import (
     StageSpec,
     StepRecord,
 )
-from pipeline_lib.report import ReportClip, ReportInputs, ReportSample
+from pipeline_lib.report import ReportClip, ReportInputs, ReportSample, ReportStage
 
 FPS = 8.0
 PROMPTS = (("reconstruction", "a {subject} glides"), ("global", "a {subject} glides, at night"))
@@ -47,6 +47,7 @@ def scores() -> tuple[ScoredSample, ...]:
             prompt=text,
             kind=kind,
             seed=0,
+            negative="plain words",
             scores=tuple(score_sample(gliding(step), reference, "a cube glides", kind, None, FPS)),
         )
         for row, step in (("base", 0), ("personalised", 1))
@@ -110,17 +111,18 @@ def make_inputs(media: Path, scores: tuple[ScoredSample, ...]) -> Callable[..., 
             "seconds": 200.0,
             "clips": (
                 ReportClip(
-                    record=clip, files=(media / "clip.mp4",), reconstruction=media / "clip.mp4", caption=caption
+                    record=clip, files=(media / "clip.mp4",), reconstructions=(media / "clip.mp4",), caption=caption
                 ),
             ),
             "samples": samples,
             "scores": scores,
             "training": steps,
+            "stages": {"identity": ReportStage(seconds=75.0, figures={"effective_rank": 1.75})},
+            "call": {"num_frames": 5, "height": 32},
             "settings": {"concept": {"subject": text}, "seed": 7},
             "provenance": {"device": text},
             "artifacts": (ArtifactRef(kind="clips", key="a" * 64, digest="c" * 64),),
             "notes": (text,),
-            "links": {text: "http://127.0.0.1:5000/run"},
         }
         return ReportInputs(**{**values, **changes})
 

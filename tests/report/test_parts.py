@@ -1,5 +1,7 @@
 """Charts, tables, verdict and wording, each by hand."""
 
+import dataclasses
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
-from pipeline_lib.records import ConceptRecord
+from pipeline_lib.report import ReportInputs
 from pipeline_lib.report.charts import IntervalMark, Series, interval_chart, line_chart, smoothed, ticks
+from pipeline_lib.report.page import render
 from pipeline_lib.report.tables import score_tables
 from pipeline_lib.report.usage import usage
 from pipeline_lib.report.verdict import verdict
@@ -91,6 +94,16 @@ def test_tables_order_rows_and_drop_metrics_that_belong_to_the_other_group() -> 
     assert rebuilt.lines[0].change.amount == "+0.600"
 
 
+def test_a_pixel_error_that_is_not_measured_is_told_in_its_own_group_only() -> None:
+    nothing = tuple(to_score(name, Measurement(None, "why"), Trace()) for name in ("mse", "mse_edit"))
+    samples = [
+        _sample("base", kind, kind, clip_i=0.5).model_copy(update={"scores": nothing})
+        for kind in ("reconstruction", "local")
+    ]
+    told = [[label for label, _ in table.unmeasured] for table in score_tables(samples)]
+    assert told == [["Pixel error, reconstruction"], ["Pixel error, edits"]]
+
+
 def test_the_best_seeds_are_told_when_there_are_several() -> None:
     samples = [_sample("personalised", "e", seed=seed, clip_i=value) for seed, value in enumerate((0.2, 0.6))]
     (table,) = score_tables(samples)
@@ -139,16 +152,27 @@ def test_interval_charts_place_means_by_value() -> None:
     assert root.attrib["aria-label"] == "Base 0.10; Ours & more 0.90"
 
 
-def test_snippets_are_python_whatever_the_names() -> None:
+def test_snippets_are_python_whatever_the_names(make_inputs: Callable[..., ReportInputs]) -> None:
     name, trigger = 'it\'s "quoted"\n', "a'b\"c\\"
-    concept = ConceptRecord(
-        name=name, method="m", base="b", base_digest="", family="wan", trigger=trigger, class_noun="dog",
-        captions=(), stages=(), rank=1, seed=0, data_digest="",
-    )  # fmt: skip
-    snippets = usage(concept, "folder/with 'quotes'", learned_words=False)
+    inputs = make_inputs(base_source="folder/with 'quotes'")
+    concept = inputs.concept.model_copy(update={"name": name, "trigger": trigger, "captions": ()})
+    snippets = usage(dataclasses.replace(inputs, concept=concept))
     for code in (snippets.diffusers, snippets.bundle):
         compile(code, "snippet", "exec")
-        assert len(code.splitlines()) <= 5
+        assert len(code.splitlines()) <= 6
+        assert repr(f"a {trigger}, on the beach") in code
+        assert "dict(num_frames=5, height=32)" in code
+
+
+def test_snippets_name_what_lies_beside_the_page(make_inputs: Callable[..., ReportInputs]) -> None:
+    snippets = usage(make_inputs())
+    assert 'load_lora_weights("concept/lora.safetensors")' in snippets.diffusers
+    assert 'load_concept(pipe, "concept")' in snippets.bundle
+
+
+def test_comfy_is_told_only_of_bases_that_it_loads(make_inputs: Callable[..., ReportInputs]) -> None:
+    assert "LoraLoaderModelOnly" in render(make_inputs())
+    assert "ComfyUI" not in render(make_inputs(in_comfy=False))
 
 
 def test_wording() -> None:

@@ -43,7 +43,7 @@ def test_a_run_makes_every_output(finished: Finished) -> None:
     assert result.run_id.startswith("red-square-")
     assert Path(result.report).read_text().lstrip().lower().startswith("<!doctype html")
     samples = sorted(Path(result.run_dir).glob("samples/*/*.mp4"))
-    assert [path.parent.name for path in samples] == ["base", "personalised"]
+    assert [path.parent.name for path in samples] == ["base"] * 2 + ["personalised"] * 2
     assert read_video(samples[0]).shape == (5, 32, 32, 3)
     assert set(result.scores) == {"base", "personalised", "ceiling"}
     assert "mse" in result.scores["ceiling"]
@@ -69,13 +69,26 @@ def test_progress_is_told_step_by_step(finished: Finished) -> None:
         assert all(event["total"] == steps and event["metrics"]["loss"] > 0 for event in seen)
 
 
-def test_previews_lie_in_the_stage_and_in_the_run_folder(finished: Finished) -> None:
+def test_previews_lie_in_the_run_folder_and_in_no_artifact(finished: Finished) -> None:
     previews = sorted(
         path.relative_to(finished.result.run_dir) for path in Path(finished.result.run_dir).glob("previews/*/*")
     )
     assert [str(path) for path in previews] == [
         f"previews/{stage}/{step:06d}.mp4" for stage in ("identity", "motion") for step in (2, 4)
     ]
+    assert [event["path"] for event in finished.events if event["event"] == "preview"] == [
+        str(Path(finished.result.run_dir) / path) for path in previews
+    ]
+    assert not list(finished.state.store.root.glob("artifacts/stage/*/previews"))
+
+
+def test_previews_count_for_no_stage(finished: Finished, run_again: Again) -> None:
+    result = run_again(with_settings(finished.config, ["training.preview_every=0", "samples.guidance_scale=1"]))
+    assert made(result) == {"generate-base", "generate-personalised", "evaluate", "report"}
+    assert not (Path(result.run_dir) / "previews").exists()
+    asked = run_again(with_settings(finished.config, ["training.preview_every=4"]))
+    assert not any(name.startswith("train-") for name in made(asked))
+    assert any("previews are made only while a stage trains" in note for note in asked.notes)
 
 
 def test_a_second_run_finds_everything(finished: Finished, run_again: Again) -> None:
@@ -170,6 +183,8 @@ def test_several_clips_and_images_are_one_concept(tmp_path: Path, tiny_folder: P
     assert record is not None
     assert record.steps["prepare"].figures["clips"] == 3
     assert record.steps["encode"].figures["frames"] == 8 + 8 + 2
+    assert {"base", "personalised"} <= {row for row, cells in result.scores.items() if "mse_edit" in cells}
+    assert "mse" in result.scores_reconstruction["ceiling"]
 
 
 def test_three_lines_of_python(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:

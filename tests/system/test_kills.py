@@ -215,4 +215,4 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_half_written(setup: 
         assert "Traceback" not in errors
         assert not list(small.glob("state/store/tmp/*/*"))
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)

@@ -81,7 +81,7 @@ def _report(folder: Path) -> Path:
         )
         for model in ("base", "personalised")
     )  # fmt: skip
-    clips = (ReportClip(record=record, files=(video,), reconstruction=video, caption=caption),)
+    clips = (ReportClip(record=record, files=(video,), reconstructions=(video,), caption=caption),)
     inputs = ReportInputs(
         concept=concept, created=datetime(2026, 3, 4), seconds=1, clips=clips, samples=samples, notes=(hostile,)
     )
