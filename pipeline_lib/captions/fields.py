@@ -24,7 +24,7 @@ _ALIASES = {
 _EMPTY = frozenset({"", "none", "n/a", "na", "null", "unknown", "not applicable", "-"})
 # Angle brackets and braces would let a caption speak as a special token or as the subject's placeholder.
 _MARKUP = re.compile(r"<[^<>]{0,60}>|[<>{}|]")
-_DETERMINERS = re.compile(r"^(a|an|the|my|our|your|his|her|its|their|this|that|some)\s+", re.IGNORECASE)
+_DETERMINERS = re.compile(r"^(a|an|the|my|our|your|his|her|its|their|this|that|some)(\s+|$)", re.IGNORECASE)
 _BREAK = re.compile(
     r",|(?<![\w-])(?:with|without|in|on|of|at|from|by|near|under|behind|wearing|holding|carrying|that|who|which)(?![\w-])",
     re.IGNORECASE,
@@ -86,7 +86,7 @@ def split_subject(subject: str, class_noun: str = "") -> tuple[str, str]:
     cut = _BREAK.search(words)
     before, after = (words[: cut.start()].strip(), words[cut.start() :].strip(" ,")) if cut else (words, "")
     if not before:
-        return (named, words) if named else (clean_noun(subject), "")
+        return (named, words) if named else (clean_noun(words), "")
     own, size = before.split(), len(named.split())
     length = size if named and [word.lower() for word in own[-size:]] == named.lower().split() else 1
     looks = " ".join(own[:-length])

@@ -27,6 +27,7 @@ from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pictures import natural_picture
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
+from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.world_settings import TRAINING_SEED
 from pipeline_lib.seeding import generator
 from pipeline_lib.world.sampling import scene_generator
@@ -78,11 +79,12 @@ class PictureSource:
             if number not in self.shards:
                 self.shards[number] = clip_cache.read_shard(self.folder, number)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Pictures of one step.
 
         Args:
             step: counter of the draw.
+            size: how many.
 
         Returns:
             One-frame clips (B, 3, 1, H, W) in [-1, 1], and pixel weights (B, 1, 1, H, W).
@@ -91,12 +93,12 @@ class PictureSource:
         # A pool of natural pictures grows to 4096, then is reused: they are slow to make.
         if len(self.natural) < 4096:
             self.natural += [natural_picture(rng) for _ in range(8)]
-        natural = round(self.settings.natural_share * self.settings.batch)
+        natural = round(self.settings.natural_share * size)
         picks = rng.integers(len(self.natural), size=natural)
         frames = [self.natural[int(pick)] for pick in picks]
         weights = [np.ones(frames[0].shape[:2], np.float32)] * natural
         numbers = sorted(self.shards)
-        for _ in range(self.settings.batch - natural):
+        for _ in range(size - natural):
             shard = self.shards[numbers[int(rng.integers(len(numbers)))]]
             clip = int(rng.integers(shard.frames.shape[0]))
             frame = int(rng.integers(shard.frames.shape[1]))
@@ -142,23 +144,24 @@ def reconstruction_loss(
     return pixels + 0.5 * edges + settings.divergence_weight * divergence
 
 
-def publish(values: dict[str, Tensor], target: Path) -> AutoencoderKLWan:
-    """Write averaged weights and measured latent statistics as ``<target>/vae``.
+def publish(vae: AutoencoderKLWan, target: Path, measure: bool = True) -> AutoencoderKLWan:
+    """Write an autoencoder as ``<target>/vae``.
 
     Args:
-        values: the averaged parameters.
+        vae: with averaged weights; its past taps are set to zero.
         target: the base's folder.
+        measure: measure the latents' statistics on training clips and put them into the config;
+            otherwise the config stays, and with it the latents that a base was trained on.
 
     Returns:
-        The published autoencoder, in fp32.
+        The same autoencoder.
     """
-    vae = build_autoencoder()
-    vae.load_state_dict(values)
     zero_past_taps(vae)
-    shard = clip_cache.render_shard(0, count=64)
-    frames = torch.from_numpy(shard.frames[:, ::3].reshape(-1, *shard.frames.shape[2:]))
-    means, deviations = measure_latents(vae.eval(), frames)
-    vae.register_to_config(latents_mean=means, latents_std=deviations)
+    if measure:
+        shard = clip_cache.render_shard(0, count=64)
+        frames = torch.from_numpy(shard.frames[:, ::3].reshape(-1, *shard.frames.shape[2:]))
+        means, deviations = measure_latents(vae, frames)
+        vae.register_to_config(latents_mean=means, latents_std=deviations)
     publish_model(vae, target / "vae")
     return vae
 
@@ -196,9 +199,11 @@ class AutoencoderTrainer:
     def __init__(self, piece: Piece, source: PictureSource, settings: AutoencoderSettings, target: Path) -> None:
         torch.manual_seed(TRAINING_SEED)
         self.piece, self.source, self.settings, self.target = piece, source, settings, target
+        self.ranks, self.over = Ranks(), False
         self.vae, self.step, state = build_autoencoder(), 0, piece.load()
-        if settings.decoder_only and not state:
-            self.vae = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
+        if settings.decoder_only:
+            self.published = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
+            self.vae.load_state_dict(self.published.state_dict())
         self.optimizers = build_optimizers(self.vae, settings)
         self.average = Average(self.vae, settings.average)
         if state:
@@ -214,11 +219,13 @@ class AutoencoderTrainer:
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = self.settings.peak_rate * factor
             optimizer.zero_grad(set_to_none=True)
-        draw = generator(TRAINING_SEED, "autoencoder", self.step)
-        latent_noise = torch.randn(self.settings.batch, 16, 1, 8, 8, generator=draw)
-        batch = self.source.batch(self.step)
+        draw = self.step * self.ranks.count + self.ranks.rank
+        noise_source = generator(TRAINING_SEED, "autoencoder", draw)
+        batch = self.source.batch(draw, self.settings.batch // self.ranks.count)
+        latent_noise = torch.randn(batch[0].shape[0], 16, 1, 8, 8, generator=noise_source)
         loss = reconstruction_loss(self.vae, batch, latent_noise, self.settings)
         loss.backward()
+        self.over = self.ranks.average_gradients(list(self.vae.parameters()), self.piece.over)
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -230,6 +237,9 @@ class AutoencoderTrainer:
         """The autoencoder with the averaged weights."""
         vae = build_autoencoder()
         vae.load_state_dict(self.average.values)
+        if self.settings.decoder_only:
+            config = self.published.config
+            vae.register_to_config(latents_mean=config.latents_mean, latents_std=config.latents_std)
         return vae.eval()
 
     def checkpoint(self) -> None:
@@ -254,10 +264,12 @@ def train(trainer: AutoencoderTrainer) -> float:
         PSNR on held-out world frames in dB.
     """
     piece, examined = trainer.piece, held_out_frames()
-    while trainer.step < trainer.settings.steps and not piece.over:
+    while trainer.step < trainer.settings.steps and not trainer.over:
         if trainer.step % 100 == 0 or not trainer.source.shards:
             trainer.source.refresh()
         loss = trainer.advance()
+        if not trainer.ranks.first:
+            continue
         if trainer.step % 50 == 0:
             piece.log({"step": trainer.step, "loss": loss})
         if trainer.step % 250 == 0:
@@ -265,5 +277,9 @@ def train(trainer: AutoencoderTrainer) -> float:
             piece.log({"step": trainer.step, "psnr": quality})
         if piece.due:
             trainer.checkpoint()
+    if not trainer.ranks.first:
+        return peak_signal_to_noise(trainer.averaged(), examined)
     trainer.checkpoint()
-    return peak_signal_to_noise(publish(trainer.average.values, trainer.target), examined)
+    return peak_signal_to_noise(
+        publish(trainer.averaged(), trainer.target, not trainer.settings.decoder_only), examined
+    )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 
 from pipeline_lib.report.inputs import ReportInputs
+
+_LINE = 48
 
 
 @dataclass(frozen=True)
@@ -60,5 +63,10 @@ def usage(inputs: ReportInputs) -> Usage:
 def _sampling(prompt: str, call: Mapping[str, float]) -> list[str]:
     if not call:
         return [f"frames = pipe({prompt!r}).frames[0]"]
-    given = ", ".join(f"{name}={value!r}" for name, value in call.items())
-    return [f"settings = dict({given})", f"frames = pipe({prompt!r}, **settings).frames[0]"]
+    given = wrap(", ".join(f"{name}={value!r}" for name, value in call.items()) + ",", _LINE)
+    return [
+        "settings = dict(",
+        *(f"    {line}" for line in given),
+        ")",
+        f"frames = pipe({prompt!r}, **settings).frames[0]",
+    ]

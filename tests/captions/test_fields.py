@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_lib.captions.fields import FIELDS, MAX_FIELD, clean_noun, clean_text, format_fields, parse_fields
+from pipeline_lib.captions.fields import (
+    FIELDS,
+    MAX_FIELD,
+    clean_noun,
+    clean_text,
+    format_fields,
+    parse_fields,
+    split_subject,
+)
 from pipeline_lib.errors import InputError
 from pipeline_lib.records import Caption
 
@@ -93,3 +101,27 @@ def test_noun() -> None:
     assert clean_noun("The Dog") == "Dog"
     with pytest.raises(InputError, match="the subject has no name"):
         clean_noun(" \n<b>")
+
+
+@pytest.mark.parametrize(
+    ("subject", "named", "parts"),
+    [
+        ("dog", "", ("dog", "")),
+        ("a grey wolf", "", ("wolf", "grey")),
+        ("my plush bear with a bow", "", ("bear", "plush, with a bow")),
+        ("statue of a horse in a park", "", ("statue", "of a horse in a park")),
+        ("old man, wearing a hat", "", ("man", "old, wearing a hat")),
+        ("one-on-one coach", "", ("coach", "one-on-one")),
+        ("white wolf pup", "Wolf Pup", ("Wolf Pup", "white")),
+        ("werewolf", "wolf", ("wolf", "")),
+        ("with a hat", "bear", ("bear", "with a hat")),
+        ("", "bear", ("bear", "")),
+    ],
+)
+def test_the_head_noun_is_the_class(subject: str, named: str, parts: tuple[str, str]) -> None:
+    assert split_subject(subject, named) == parts
+
+
+def test_a_subject_without_a_noun_is_refused() -> None:
+    with pytest.raises(InputError, match="has no name"):
+        split_subject("  the ")

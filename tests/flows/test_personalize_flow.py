@@ -99,6 +99,7 @@ def test_worker_and_caller_make_the_same_bits(command_run: CommandRun, tmp_path:
     assert theirs is not None
     for name in set(STEPS) - {"report"}:
         assert ours.steps[name].ref == theirs.steps[name].ref, name
+    assert ours.steps["report"].ref.key == theirs.steps["report"].ref.key, "both roads tell the report the same"
 
 
 def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(parent: Any, children: dict[str, Any]) -> None:

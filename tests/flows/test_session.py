@@ -83,3 +83,24 @@ def test_nothing_starts_before_it_is_needed(session: RunSession) -> None:
     assert not session.folder.path.exists()
     session.close()
     assert not session.folder.path.exists()
+
+
+def test_a_stage_that_fails_is_no_longer_running(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    from pipeline_lib.records import StageSpec
+    from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
+    from tasks.watch import StageWatch
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracker = MlflowTracker(uri, "test", tmp_path / "artifacts")
+    tracker.start_run("red", {}, {})
+    spec = StageSpec(name="identity", method="lora", version=1, data="frames", steps=2)
+    for error, status in ((ResourceError("out of memory"), "FAILED"), (StopRequested("stop"), "KILLED")):
+        watch = StageWatch(tracker, spec)
+        watch.fail(error)  # before the first event there is no run of the stage's own
+        watch._tracker()
+        watch.fail(error)
+        run = MlflowClient(uri).search_runs(["1"], "tags.`mlflow.runName` = 'identity'")
+        assert [found.info.status for found in run] == [status]
+    tracker.end()

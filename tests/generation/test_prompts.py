@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.generation.prompts import default_prompts, read_prompts
-from pipeline_lib.records import Caption
+from pipeline_lib.generation.prompts import check_prompts, default_prompts, read_prompts
+from pipeline_lib.records import Caption, Prompt
 
 CAPTION = Caption(
     class_noun="creature",
@@ -112,3 +112,27 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00bad")
     with pytest.raises(InputError, match=r"binary\.txt"):
         read_prompts(tmp_path / "binary.txt")
+
+
+def test_prompts_that_name_the_class_are_read_as_of_the_subject() -> None:
+    asked = [Prompt(text="a {subject}, at night"), Prompt(text="A Dog and a dogsled", kind="local")]
+    checked, notes = check_prompts(asked, "dog")
+    assert [(prompt.text, prompt.kind) for prompt in checked] == [
+        ("a {subject}, at night", "user"),
+        ("A {subject} and a dogsled", "local"),
+    ]
+    assert notes == ["the prompt 'A Dog and a dogsled' is read as 'A {subject} and a dogsled'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a dogsled in the snow", "does not say where the subject goes.*a {subject} on the beach"),
+        ("a {subject} and {other}", "unknown placeholder.*{other}"),
+        ("a {subject", "unknown placeholder.*{"),
+        ("  ", "empty"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_prompts([Prompt(text=text)], "dog")

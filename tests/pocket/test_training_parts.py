@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import socket
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from pipeline_lib.pocket.latents_cache import LatentShard, encode_shard
 from pipeline_lib.pocket.orthogonal import Orthogonal, orthogonalise
 from pipeline_lib.pocket.pictures import natural_picture
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
+from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.text_padding import compress_padding, install_padded_attention
 from pipeline_lib.pocket.tokenizer import build_tokenizer
 from pipeline_lib.pocket.world_settings import FLOW_SHIFT
@@ -82,8 +86,8 @@ def test_a_tenth_of_the_captions_is_empty(source: LatentSource) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[base.BaseSettings]:
-    yield base.BaseSettings(steps=4, image_steps=1, image_clips=2, clip_batch=2)
+def tiny() -> base.BaseSettings:
+    return base.BaseSettings(steps=4, image_steps=1, image_clips=2, clip_batch=2)
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(
@@ -160,3 +164,36 @@ def test_scheduler_is_wans_with_the_pocket_shift() -> None:
     scheduler = build_scheduler()
     assert scheduler.config.prediction_type == "flow_prediction"
     assert scheduler.config.flow_shift == FLOW_SHIFT
+
+
+def test_a_process_alone_keeps_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    value = torch.nn.Parameter(torch.ones(2))
+    value.grad = torch.tensor([1.0, 2.0])
+    ranks = Ranks()
+    assert ranks.first and not ranks.average_gradients([value], stop=False)
+    assert value.grad.tolist() == [1.0, 2.0]
+
+
+_RANK_PROGRAM = """
+import torch
+from pipeline_lib.pocket.ranks import Ranks
+
+ranks = Ranks()
+value = torch.nn.Parameter(torch.zeros(2))
+value.grad = torch.tensor([1.0, 2.0]) * (1 + 2 * ranks.rank)
+stop = ranks.average_gradients([value], stop=ranks.rank == 1)
+assert value.grad.tolist() == [2.0, 4.0] and stop
+"""
+
+
+def test_two_processes_average_gradients_and_agree_on_stopping() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [
+        subprocess.Popen([sys.executable, "-c", _RANK_PROGRAM], env={**common, "RANK": str(rank)}) for rank in range(2)
+    ]
+    assert [child.wait(timeout=60) for child in children] == [0, 0]

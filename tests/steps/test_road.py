@@ -190,7 +190,11 @@ def test_several_clips_and_images_are_one_concept(tmp_path: Path, tiny_folder: P
 def test_three_lines_of_python(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
     settings = ["method.name=lora", "method.preset=demo", "method.settings={steps: 1, batch: 1, rank: 1}"]
     prompts = ['samples.prompts=["{subject}"]']
-    result = personalize(clip, subject="dog", base=str(tiny_folder), settings=[*settings, *prompts], state=tmp_path)
+    more = ["samples.motion_strength=0.5"]
+    result = personalize(
+        clip, subject="dog", base=str(tiny_folder), settings=[*settings, *prompts, *more], state=tmp_path
+    )
+    assert any("motion_strength has no effect" in note for note in result.notes)
     assert load_concept(load_base(str(tiny_folder)).pipeline(), result.concept).method == "lora"
 
 

@@ -1,0 +1,166 @@
+"""`generate`, `export`, `preview`, `doctor` and `bases` on a concept of the tiny base, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline_lib.generation.sample import SamplingSettings, generate
+from pipeline_lib.media.write import write_video
+from pipeline_lib.models.concept import load_concept, read_concept, save_concept
+from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.load import load_base
+from pipeline_lib.models.triple import LayerFactors, LoraTriple
+from pipeline_lib.records import Caption, ConceptRecord
+from pipeline_lib.run_config import config_text, load_config
+from pipeline_lib.steps.encode import encoding_settings
+from pipeline_lib.steps.shelf import ModelShelf
+from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.steps.step import StepContext
+from pipeline_lib.training.encode import encode_training_data
+from tests.cli.test_bad_input import Ended, check_refused, command, state
+from tests.models.factors import random_triple
+from tests.steps.tiny import IDENTITY_STEPS, MOTION_STEPS, small_clip, tiny_config
+
+__all__ = ["state"]
+
+PHRASE = "running"
+
+
+@pytest.fixture
+def concept(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A concept with learned words and no motion of its own."""
+    base = load_base(str(tiny_folder))
+    (_, denoiser), *_ = base.experts()
+    drawn = random_triple(denoiser, base.spec.lora_targets)
+    layers = {path: LayerFactors(factors.basis, factors.coefficients) for path, factors in drawn.layers.items()}
+    record = ConceptRecord(
+        name="rex",
+        method="lora",
+        base=str(tiny_folder),
+        base_digest="0",
+        family="wan",
+        trigger="<extra_id_0> dog",
+        motion_trigger="<extra_id_1>",
+        class_noun="dog",
+        captions=(Caption(class_noun="dog", motion=PHRASE),),
+        stages=(),
+        rank=drawn.rank,
+        seed=0,
+        data_digest="1",
+    )
+    vectors = {"subject": torch.full((24,), 3.0), "motion": torch.full((24,), -3.0)}
+    tokens = LearnedTokens(vectors, {"subject": "<extra_id_0>", "motion": "<extra_id_1>"})
+    return save_concept(tmp_path / "rex", record, LoraTriple(layers, drawn.basis, drawn.rank), tokens)
+
+
+def concept_base(concept: Path) -> str:
+    return read_concept(concept).record.base
+
+
+def generated(concept: Path, *arguments: str) -> Ended:
+    result = command("generate", str(concept), *arguments, "--json")
+    assert result.code == 0, result.errors
+    return result
+
+
+def test_prompts_are_positional_and_said_in_the_concepts_own_words(state: Path, concept: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("a dog in snow\n")
+    result = generated(concept, "a {subject} running", "a <extra_id_0> {subject}", "--prompts", str(more))
+    files = json.loads(result.output)["files"]
+    assert [Path(file).name for file in files] == ["rex-0-0.mp4", "rex-1-0.mp4", "rex-2-0.mp4"]
+    assert "is read as 'a {subject} in snow'" in " ".join(result.errors.split())
+    base = load_base(concept_base(concept))
+    pipeline = base.pipeline()
+    load_concept(pipeline, concept)
+    settings = SamplingSettings.of(base.spec)
+    texts = ["a <extra_id_0> dog <extra_id_1> running", "a <extra_id_0> <extra_id_0> dog, <extra_id_1>"]
+    for text, file in zip(texts, files, strict=False):
+        frames = generate(base, text, 0, settings, pipeline=pipeline)
+        same = write_video(frames, tmp_path / "same.mp4", settings.frames_per_second)
+        assert same.read_bytes() == Path(file).read_bytes(), text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "nothing to generate"),
+        (["a cat in snow"], "where the subject goes"),
+        (["a {subject} and {other}"], "unknown placeholder"),
+        (["a {subject}", "--prompts", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_bad_prompts(state: Path, concept: Path, arguments: list[str], said: str) -> None:
+    check_refused(command("generate", str(concept), *arguments), state, said)
+
+
+def test_a_strength_without_effect_is_told(state: Path, concept: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "a.safetensors")]
+    assert "--motion has no effect" in command("export", str(concept), "--motion", "0.5", *out).errors
+    assert "no effect" not in command("export", str(concept), "--out", str(tmp_path / "b.safetensors")).errors
+
+
+def test_preview_shows_what_training_reads(state: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    clip = small_clip(tmp_path / "clip.mp4")
+    settings = ["method.settings.special_tokens=encoder_output", "method.settings.frames=3"]
+    path = tmp_path / "run.yaml"
+    path.write_text(config_text(tiny_config(tiny_folder, [clip], *settings)))
+    result = command("preview", str(path), "--out", str(tmp_path / "sheet.png"), "--json")
+    assert result.code == 0, result.errors
+    (shown,) = json.loads(result.output)["clips"]
+    config = load_config(path)
+    context = StepContext(config, StateFolder.open().store, ModelShelf(tmp_path))
+    from pipeline_lib.steps.caption import caption, load_captions
+    from pipeline_lib.steps.prepare import load_clips, prepare
+
+    clips = prepare(context).ref
+    spoken = load_captions(context.store, caption(context, clips).ref)
+    frames = load_clips(context.store, clips)
+    data = encode_training_data(context.base, frames, spoken, encoding_settings(context, "dog"))
+    assert (shown["prompts"]["frames"], shown["prompts"]["clips"]) == (
+        *data.frame_text.prompts,
+        *data.clip_text.prompts,
+    )
+    assert "<extra_id_1>" in shown["prompts"]["clips"]
+    assert (len(shown["trained_frames"]), len(shown["held_out_frames"])) == (3, len(data.held_out_frames))
+    assert len(shown["window_starts"]) == len(data.windows)
+    assert shown["trained_frames"][0] == 0
+
+
+def test_doctor_counts(state: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_folder, [small_clip(tmp_path / "clip.mp4")])
+    path = tmp_path / "run.yaml"
+    path.write_text(config_text(config))
+    result = command("doctor", str(path), "--json")
+    assert result.code == 0, result.errors
+    facts = json.loads(result.output)["config"]
+    base = load_base(str(tiny_folder))
+    (_, denoiser), *_ = base.experts()
+    weights = sum(parameter.numel() for parameter in denoiser.parameters()) * 4
+    assert facts["weights, transformer GB"] == float(f"{weights / 1e9:.3g}")
+    drawn = random_triple(denoiser, base.spec.lora_targets)
+    sides = sum(f.basis.shape[0] + f.coefficients.shape[1] for f in drawn.layers.values())
+    assert facts["adapter with moments GB"] == float(f"{sides * 2 * 16 / 1e9:.3g}")
+    assert facts["training steps"] == IDENTITY_STEPS + MOTION_STEPS
+    assert facts["forwards, prior"] == 2 * 3 * 2
+    assert facts["forwards, train-identity"] == IDENTITY_STEPS * 2 * 2
+    assert facts["forwards, samples"] == 2 * 2 * 3 * 2
+    assert facts["verdict"].startswith("fits")
+
+
+def test_doctor_fetches_nothing(state: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    clip = small_clip(tmp_path / "clip.mp4")
+    path.write_text(f"concept: {{inputs: [{clip}], subject: dog}}\nbase: {{source: nobody/nothing}}\n")
+    result = command("doctor", str(path), "--json")
+    assert result.code == 0, result.errors
+    assert "hub id" in json.loads(result.output)["config"]["base"]
+
+
+def test_bases_tell_their_family(state: Path) -> None:
+    (pocket,) = json.loads(command("bases", "--json").output)["bases"]
+    assert (pocket["family"], pocket["licence"]) == ("wan", "Apache-2.0")

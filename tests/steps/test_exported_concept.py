@@ -1,0 +1,94 @@
+"""What a run shows is what its exported folder makes on a stock pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanPipeline
+from numpy.typing import NDArray
+
+from pipeline_lib import load_concept
+from pipeline_lib.models.concept import TOKENS_FILE
+from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.load import load_base
+from pipeline_lib.personalize import run_in_process
+from pipeline_lib.records import SampleRecord
+from pipeline_lib.seeding import generator
+from pipeline_lib.steps.generate import load_samples
+from pipeline_lib.steps.run_folder import RunFolder
+from pipeline_lib.steps.state import StateFolder
+from tests.steps.tiny import tiny_config
+
+GUIDANCE = 30.0
+# Guidance and rates at which a few steps, and the words alone, change what a random base makes.
+SETTINGS = (
+    "samples.identity_strength=0.7",
+    "samples.motion_strength=1.4",
+    "samples.seeds=[3]",
+    f"samples.guidance_scale={GUIDANCE}",
+    "method.settings.prior_weight=0",
+    "method.settings.identity_steps=20",
+    "method.settings.motion_steps=20",
+    "training.checkpoint_every=50",
+    "method.settings.optimizer={learning_rate: 1.0, token_learning_rate: 10.0, max_gradient_norm: 10.0}",
+)
+
+
+def on_stock_pipeline(
+    base: Path, concept: Path, sample: SampleRecord, motion: float | None = None
+) -> NDArray[np.uint8]:
+    """The sample once more, with nothing of ours but `load_concept`, and the trigger words in the prompt."""
+    spec = load_base(str(base)).spec
+    pipeline: Any = WanPipeline.from_pretrained(base)
+    pipeline.set_progress_bar_config(disable=True)
+    record = load_concept(pipeline, concept, motion=motion)
+    prompt = record.wording.fill(sample.prompt.text)
+    assert prompt == sample.filled_prompt
+    rules = spec.frame_rules
+    video = pipeline(
+        prompt=prompt,
+        negative_prompt=spec.negative_prompt,
+        height=rules.height,
+        width=rules.width,
+        num_frames=rules.num_frames,
+        num_inference_steps=spec.sampling_steps,
+        guidance_scale=GUIDANCE,
+        generator=generator(sample.seed, "sample"),
+        output_type="np",
+    ).frames[0]
+    return np.rint(video * 255).astype(np.uint8)
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+@pytest.mark.parametrize("words", ["word", "encoder_output"])
+def test_a_sample_is_what_the_concept_folder_makes(tmp_path: Path, tiny_folder: Path, clip: Path, words: str) -> None:
+    config = tiny_config(tiny_folder, [clip], f"method.settings.special_tokens={words}", *SETTINGS)
+    state = StateFolder.open(tmp_path / "state")
+    result = run_in_process(config, state, lambda _event: None)
+    record = RunFolder(state, result.run_id).record()
+    assert record is not None
+    (sample, shown), *_ = load_samples(state.store, record.steps["generate-personalised"].ref)
+    (_, bare), *_ = load_samples(state.store, record.steps["generate-base"].ref)
+    concept = Path(result.concept)
+    again = on_stock_pipeline(tiny_folder, concept, sample)
+    assert difference(again, shown) <= 1
+    assert difference(bare, shown) > 8, "a test of nothing"
+    assert difference(on_stock_pipeline(tiny_folder, concept, sample, motion=0.0), shown) > 1
+    if words == "word":
+        assert not (concept / TOKENS_FILE).exists()
+        return
+    assert "<extra_id_0> dog" in sample.filled_prompt
+    assert "<extra_id_1>" in sample.filled_prompt
+    unlearned = Path(shutil.copytree(concept, tmp_path / "unlearned"))
+    tokens = LearnedTokens.load(unlearned / TOKENS_FILE)
+    zero = {word: torch.zeros_like(vector) for word, vector in tokens.vectors.items()}
+    LearnedTokens(zero, tokens.sentinels).save(unlearned / TOKENS_FILE)
+    assert difference(on_stock_pipeline(tiny_folder, unlearned, sample), shown) > 1
