@@ -24,7 +24,7 @@ from pipeline_lib.errors import (
     StopRequested,
     WorkerError,
 )
-from pipeline_lib.processes.worker_child import WorkerChild
+from pipeline_lib.processes.worker_child import WorkerChild, WorkerDiedError
 from pipeline_lib.storage import ArtifactStore
 
 HERE = Path(__file__).parent
@@ -157,8 +157,10 @@ def test_interrupted_wait_lets_the_child_checkpoint_and_ends_it(worker: WorkerCh
 )
 def test_death_is_a_worker_error_and_the_next_request_starts_afresh(worker, number: int, words: str) -> None:
     pid = worker.request("echo", {}, ignore)["pid"]
-    with pytest.raises(WorkerError, match=words) as caught:
+    with pytest.raises(WorkerDiedError, match=words) as caught:
         worker.request("die", {"signal": int(number)}, ignore)
+    assert caught.value.killed == (number == signal.SIGKILL)
+    assert not caught.value.out_of_memory  # that was us, not the kernel
     assert "worker.log (about to end)" in str(caught.value)
     assert worker.request("echo", {}, ignore)["pid"] != pid
 
