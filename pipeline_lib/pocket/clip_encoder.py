@@ -144,23 +144,24 @@ def contrastive_loss(model: CLIPModel, batch: tuple[Tensor, Tensor, Tensor]) -> 
 
 
 @torch.no_grad()
-def retrieval_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> float:
-    """Share of held-out frames whose full caption is found among 64 (8 groups of 64).
+def retrieval_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, groups: int = 8) -> float:
+    """Share of held-out frames whose full caption is found among 64.
 
     Args:
         model: the encoder.
         tokenizer: its tokenizer.
+        groups: how many groups of 64 to search.
 
     Returns:
         Top-1 accuracy in [0, 1].
     """
-    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=512)
+    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=64 * groups)
     captions = [
         caption(scene, scene_generator(HELD_OUT_SEED, index, 3), CaptionStyle(image=True, full=True))
         for index, scene in enumerate(shard.scenes)
     ]
     hits = 0
-    for start in range(0, 512, 64):
+    for start in range(0, 64 * groups, 64):
         tokens = tokenizer(
             captions[start : start + 64],
             padding=True,
@@ -174,7 +175,7 @@ def retrieval_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> 
             pixel_values=pixels_of(shard.frames[start : start + 64, 6]),
         )
         hits += int((output.logits_per_image.argmax(dim=1) == torch.arange(64)).sum())
-    return hits / 512
+    return hits / (64 * groups)
 
 
 def publish(values: dict[str, Tensor], target: Path) -> CLIPModel:

@@ -65,13 +65,13 @@ def test_configs_agree_on_the_scale_factors(pipeline: WanPipeline) -> None:
 
 
 def test_autoencoder_keeps_held_out_frames(pipeline: WanPipeline) -> None:
-    assert peak_signal_to_noise(pipeline.vae, held_out_frames(24)) > 22.0
+    assert peak_signal_to_noise(pipeline.vae, held_out_frames(24)) > 24.0
 
 
 def test_clip_finds_held_out_captions() -> None:
     model = CLIPModel.from_pretrained(zoo_folder("clip"), torch_dtype=torch.float32).eval()
     processor = CLIPProcessor.from_pretrained(zoo_folder("clip"))
-    assert retrieval_accuracy(model, processor.tokenizer) > 0.5
+    assert retrieval_accuracy(model, processor.tokenizer, groups=2) > 0.8
 
 
 def test_clip_processor_takes_frames_and_texts() -> None:
