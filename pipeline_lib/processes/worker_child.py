@@ -84,8 +84,8 @@ class WorkerChild:
 
     @property
     def pid(self) -> int:
-        """The child's process id; 0 while there is none."""
-        return self._process.pid if self._process is not None else 0
+        """The child's process id; 0 while there is none, or none that lives."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     def request(
         self,

@@ -168,7 +168,7 @@ def test_death_is_a_worker_error_and_the_next_request_starts_afresh(worker, numb
 def test_child_that_died_between_requests_is_started_again(worker: WorkerChild) -> None:
     pid = worker.request("echo", {}, ignore)["pid"]
     os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: gone(pid))
+    assert eventually(lambda: worker.pid == 0)  # its last thread may end after its first is a zombie
     assert worker.request("echo", {}, ignore)["pid"] != pid
 
 
