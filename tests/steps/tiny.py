@@ -15,7 +15,9 @@ from pipeline_lib.run_config import RunConfig, with_settings
 IDENTITY_STEPS, MOTION_STEPS, CHECKPOINT_EVERY = 4, 4, 2
 
 SETTINGS = (
-    "method.preset=demo",
+    "method.preset=portable",
+    "method.settings.optimizer.learning_rate=2e-3",
+    "method.settings.optimizer.max_gradient_norm=1.0",
     f"method.settings.identity_steps={IDENTITY_STEPS}",
     f"method.settings.motion_steps={MOTION_STEPS}",
     "method.settings.prior_clips=2",
