@@ -8,7 +8,6 @@ Prefect's server starts.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ class RunSession:
         self._on_event = on_event
         self._micro_batch, self._running = config.training.micro_batch, "prepare"
         self._shrunk: set[str] = set()
-        self._kills: Counter[str] = Counter()
+        self._judged: tuple[BaseException | None, bool] = (None, False)
         self._record: RunRecord | None = None
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._tracker: Tracker = NullTracker()
@@ -127,14 +126,17 @@ class RunSession:
     def may_retry(self, error: BaseException) -> bool:
         """Whether to try a failed step again: the worker died, or a stage ran out of memory for the first time.
 
-        After running out of memory, training goes on with one sample in a forward, once. A SIGKILL may have
-        another reason: unless the kernel says that memory ran out, the first one in a stage changes nothing.
-        Steps that are no training have no micro-batch to shrink; what hangs would hang again.
+        After running out of memory, training goes on with one sample in a forward, once; other bits come of
+        that, so a SIGKILL that the kernel does not explain changes nothing. Steps that are no training have no
+        micro-batch to shrink; what hangs would hang again. Prefect may ask twice about one error.
         """
+        if self._judged[0] is not error:
+            self._judged = (error, self._judge(error))
+        return self._judged[1]
+
+    def _judge(self, error: BaseException) -> bool:
         if isinstance(error, WorkerDiedError):
-            self._kills[self._running] += error.killed
-            memory = error.out_of_memory or self._kills[self._running] > 1
-            return self._shrink() if memory else True
+            return self._shrink() if error.out_of_memory else True
         return isinstance(error, ResourceError) and "out of memory" in str(error) and self._shrink()
 
     def _shrink(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def test_training_that_ran_out_of_memory_is_tried_once_more_with_single_samples(
     training(session)
     assert session.may_retry(error)
     assert session._micro_batch == 1
-    assert not session.may_retry(error)
+    assert session.may_retry(error), "Prefect may ask twice about one error"
+    assert not session.may_retry(copy(error))
 
 
 @pytest.mark.parametrize(
@@ -66,16 +68,11 @@ def test_a_micro_batch_helps_only_training(session: RunSession, error: Exception
     assert session._micro_batch == session.config.training.micro_batch
 
 
-def test_a_kill_that_nobody_explains_keeps_the_bits_once(session: RunSession) -> None:
-    killed = WorkerDiedError("killed by SIGKILL", killed=True)
+def test_a_kill_that_nobody_explains_keeps_the_bits(session: RunSession) -> None:
     training(session)
-    assert session.may_retry(killed)
-    assert session._micro_batch == session.config.training.micro_batch
-    assert session.may_retry(killed)
-    assert session._micro_batch == 1
-    assert not session.may_retry(killed)
-    training(session, "train-motion")
-    assert session.may_retry(killed)
+    for _ in range(3):
+        assert session.may_retry(WorkerDiedError("killed by SIGKILL", killed=True))
+        assert session._micro_batch == session.config.training.micro_batch
 
 
 def test_nothing_starts_before_it_is_needed(session: RunSession) -> None:
