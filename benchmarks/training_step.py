@@ -28,7 +28,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from pipeline_lib.methods.method import StageInputs, settings_for
-from pipeline_lib.methods.set_and_sequence import SetAndSequence
+from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel, Conditioning
 from pipeline_lib.models.load import load_base

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.methods.settings import MethodSettings, settings_from
 from pipeline_lib.pocket.zoo import zoo_root
 from pipeline_lib.run_config import RunConfig
 
@@ -34,6 +35,10 @@ _METHODS = {
     "lora": "pipeline_lib.methods.baselines.lora:PlainLora",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SETTINGS = {
+    "set_and_sequence": "pipeline_lib.methods.set_and_sequence.settings",
+    "lora": "pipeline_lib.methods.baselines.settings",
+}
 _CAPTIONERS = {"template": "pipeline_lib.captions.template:TemplateCaptioner"}
 
 
@@ -80,17 +85,30 @@ def choose_method(config: RunConfig) -> MethodChoice:
     Raises:
         ConfigError: no such method, preset or setting, or a bad value.
     """
-    from pipeline_lib.methods.method import settings_for  # pulls in torch, which naming things must not
+    preset, settings = choose_settings(config)
+    return MethodChoice(_made(config.method.name, _METHODS, _METHOD_GROUP), preset, settings)
 
-    method = _method(config)
+
+def choose_settings(config: RunConfig) -> tuple[str, Any]:
+    """Preset and settings of a run's method; of a built-in one known without its code, and so without torch.
+
+    Args:
+        config: as for :func:`choose_method`.
+
+    Returns:
+        The preset's name, and the method's own settings record.
+
+    Raises:
+        ConfigError: no such method, preset or setting, or a bad value.
+    """
+    method = _method_settings(config.method.name)
     preset = config.method.preset or default_preset(config.base.source)
     if preset not in method.presets:
         raise _unknown("method.preset", preset, method.presets)
     try:
-        settings = settings_for(method, preset, config.method.settings)
+        return preset, settings_from(method, preset, config.method.settings)
     except ValidationError as error:
         raise _bad_setting(method, error) from error
-    return MethodChoice(method, preset, settings)
 
 
 def default_preset(source: str) -> str:
@@ -119,6 +137,23 @@ def base_source(config: RunConfig) -> str:
     if not Path(source).expanduser().exists() and not _HUB_ID.fullmatch(source):
         raise _unknown("base.source", source, BASES, "or a diffusers folder, or a hub id like org/name")
     return source
+
+
+def check_base(config: RunConfig) -> None:
+    """Looks at a base without loading anything.
+
+    Args:
+        config: its `base.source`; of a hub id only the form is looked at.
+
+    Raises:
+        InputError: no such name, or a folder that is no base of a known family.
+    """
+    from pipeline_lib.models.families import family_of
+    from pipeline_lib.models.folder import PipelineFolder
+
+    folder = Path(base_source(config)).expanduser()
+    if folder.exists():
+        family_of(PipelineFolder(folder))
 
 
 def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
@@ -222,16 +257,14 @@ def open_encoder(folder: Path, device: str) -> ImageTextEncoder:
     return ClipEncoder(folder, device=device)
 
 
-def check_method_name(config: RunConfig) -> None:
-    """Raises ConfigError where there is no method of that name."""
-    if config.method.name not in method_names():
-        raise _unknown("method.name", config.method.name, method_names())
-
-
-def _method(config: RunConfig) -> Method:
-    check_method_name(config)
-    method: Method = _made(config.method.name, _METHODS, _METHOD_GROUP)
-    return method
+def _method_settings(name: str) -> MethodSettings:
+    if name not in method_names():
+        raise _unknown("method.name", name, method_names())
+    if name in _SETTINGS:
+        settings: MethodSettings = import_module(_SETTINGS[name]).SETTINGS
+        return settings
+    method: Method = _made(name, _METHODS, _METHOD_GROUP)
+    return MethodSettings(method.name, method.settings_type, method.presets)
 
 
 def _names(built_in: Mapping[str, str], group: str) -> list[str]:
@@ -255,13 +288,16 @@ def _unknown(key: str, got: str, known: Iterable[str], also: str = "") -> Config
     return ConfigError(f"unknown {key} {got!r}", expected=expected, fix=f"did you mean {near[0]!r}?" if near else "")
 
 
-def _bad_setting(method: Method, error: ValidationError) -> ConfigError:
+def _bad_setting(method: MethodSettings, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(["method.settings", *path])
     if first["type"] != "extra_forbidden":
         return ConfigError(f"{key}: {first['msg']}", got=str(first.get("input"))[:120])
-    names = list(method.settings_type.model_fields) if len(path) == 1 else []
+    fields = method.settings_type.model_fields
+    for name in path[:-1]:
+        fields = getattr(fields[name].annotation, "model_fields", {}) if name in fields else {}
+    names = list(fields)
     near = difflib.get_close_matches(path[-1], names, n=1)
-    fix = f"did you mean `method.settings.{near[0]}`?" if near else ""
+    fix = f"did you mean `{'.'.join(['method.settings', *path[:-1], near[0]])}`?" if near else ""
     return ConfigError(f"method {method.name} has no setting `{key}`", expected=", ".join(names), fix=fix)

@@ -21,6 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.records import Caption
 
+# What pydantic says in words of Python.
+_PLAIN_WORDS = {
+    "tuple_type": "a list is needed, e.g. [1, 2]",
+    "model_type": "a section of `key: value` is needed",
+    "dict_type": "a section of `key: value` is needed",
+}
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
 
 
@@ -148,6 +154,9 @@ def load_config(path: Path) -> RunConfig:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read", got=str(error)) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}, line {line}, is not valid YAML", got=str(error.problem)) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML", got=" ".join(str(error).split())) from error
     if not isinstance(loaded, dict):
@@ -217,7 +226,8 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] != "extra_forbidden":
-        return ConfigError(f"{origin}: `{key}`: {first['msg']}", got=json.dumps(first.get("input"), default=str)[:120])
+        got = json.dumps(first.get("input"), default=str)[:120]
+        return ConfigError(f"{origin}: `{key}`: {_PLAIN_WORDS.get(first['type'], first['msg'])}", got=got)
     valid = _keys_beside(location[:-1])
     near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.55)
     elsewhere = [path for path in _all_keys() if path.rpartition(".")[2] == location[-1]]

@@ -22,7 +22,7 @@ from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.run_folder import RunFolder, RunRecord, RunResult, run_identity
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.steps.step import StepResult
-from pipeline_lib.tracking import DIGEST_TAG, NullTracker, Tracker
+from pipeline_lib.tracking import DIGEST_TAG, NullTracker, Tracker, status_after
 
 STALL_SECONDS = 3600.0
 OnEvent = Callable[[dict[str, Any]], None]
@@ -166,12 +166,14 @@ class RunSession:
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends worker and tracker; notes a failure in the run folder."""
-        self._worker.close()
         if error is not None and self._record is not None:
-            self.folder.fail(self._record, error)
-        if self._tracker.run_id:
-            self._tracker.end("FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED")
-        self._background.shutdown()
+            self.folder.fail(self._record, error)  # first: a second Ctrl-C ends the wait for the worker
+        try:
+            self._worker.close()
+        finally:
+            if self._tracker.run_id:
+                self._tracker.end(status_after(error))
+            self._background.shutdown()
 
     def _ask(
         self, verb: str, refs: Mapping[str, StepResult], on_event: OnEvent | None, **more: Record

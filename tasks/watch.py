@@ -11,11 +11,10 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from pipeline_lib.errors import StopRequested
 from pipeline_lib.records import StageSpec
 from pipeline_lib.steps.layout import LOSSES_FILE
 from pipeline_lib.steps.step import StepResult
-from pipeline_lib.tracking import Metric, Tracker
+from pipeline_lib.tracking import Metric, Tracker, status_after
 
 EVERY_SECONDS = 2.0
 
@@ -71,8 +70,7 @@ class StageWatch:
         if self._metrics:
             self._stage.log_metrics(self._metrics)
             self._metrics = []
-        stopped = isinstance(error, StopRequested) or not isinstance(error, Exception)
-        self._stage.end("KILLED" if stopped else "FAILED")
+        self._stage.end(status_after(error))
 
     def _tracker(self) -> Tracker:
         if self._stage is None:

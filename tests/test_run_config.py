@@ -160,6 +160,7 @@ def test_presets_by_base_and_settings_over_presets() -> None:
         ("method.settings.rnk=4", "did you mean `method.settings.rank`"),
         ("method.settings.rank=0", "method.settings.rank"),
         ("method.settings.optimizer.lr=1", "method.settings.optimizer.lr"),
+        ("method.settings.optimizer.learn_rate=1", "did you mean `method.settings.optimizer.learning_rate`"),
     ],
 )
 def test_a_bad_method_setting_names_key_and_fix(setting: str, said: str) -> None:

@@ -69,10 +69,11 @@ def _media() -> dict[str, str]:
 def _state() -> dict[str, Any]:
     state = StateFolder.open()
     used = sum(path.stat().st_size for path in state.root.rglob("*") if path.is_file())
+    place = next(path for path in (state.root, *state.root.parents) if path.is_dir())  # it may not be there yet
     return {
         "folder": str(state.root),
         "used GB": round(used / 1e9, 2),
-        "disk free GB": round(shutil.disk_usage(state.root).free / 1e9, 1),
+        "disk free GB": round(shutil.disk_usage(place).free / 1e9, 1),
     }
 
 

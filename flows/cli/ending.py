@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import PipelineError, ResourceError, StopRequested
 
@@ -34,17 +34,24 @@ def ended(app: typer.Typer, arguments: Sequence[str]) -> int:
         0 done, 2 bad input, 1 our fault or the machine's, 130 stopped by Ctrl-C.
     """
     try:
-        code = app(list(arguments), standalone_mode=False)
+        code = app(list(arguments), standalone_mode=False, prog_name="mannerism")
     except (KeyboardInterrupt, StopRequested):
         return _told(STOPPED, INTERRUPTED, arguments)
     except Exception as error:
-        if (show := getattr(error, "show", None)) is not None:  # a usage error: typer's own, whose home moves
-            show()
-            return 2
+        if hasattr(error, "show"):  # a usage error: typer's own, whose home moves
+            return _misused(error, arguments)
         return _explained(error, arguments)
     if code == INTERRUPTED:  # typer's answer to Ctrl-C
         return _told(STOPPED, INTERRUPTED, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _misused(error: Any, arguments: Sequence[str]) -> int:
+    """A command line that cannot be read: one line as for all else; the bare command shows its help."""
+    if not arguments or error.ctx is None:
+        error.show()
+        return 2
+    return _told(f"{error.format_message().rstrip('.')} (see {error.ctx.command_path} --help)", 2, arguments)
 
 
 def _explained(error: Exception, arguments: Sequence[str]) -> int:
@@ -91,12 +98,15 @@ def _logged(error: BaseException) -> str:
 
     name = f"error-{datetime.now():%Y%m%d-%H%M%S}.log"
     folders = [Path(tempfile.gettempdir())]
-    with suppress(PipelineError):
-        folders.insert(0, StateFolder.open().logs)
+    with suppress(PipelineError, OSError):
+        state = StateFolder.open()
+        state.make()
+        folders.insert(0, state.logs)
     for folder in folders:
         try:
             (folder / name).write_text("".join(traceback.format_exception(error)))
         except OSError:
+            (folder / name).unlink(missing_ok=True)
             continue
         return f"; details in {folder / name}"
     return ""

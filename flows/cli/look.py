@@ -108,8 +108,8 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _base_facts(folder: Path) -> dict[str, str]:
+    from pipeline_lib.models.families import family_of
     from pipeline_lib.models.folder import PipelineFolder
-    from pipeline_lib.models.load import family_of
 
     if not (folder / "model_index.json").is_file():
         return {"family": "", "licence": "not installed"}

@@ -46,13 +46,13 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
         request: what to make.
         as_json: print an object.
     """
+    folder = _concept_folder(name)  # before the imports, which take seconds
     from pipeline_lib.generation.sample import SamplingSettings, generate
     from pipeline_lib.media.write import write_video
     from pipeline_lib.models.concept import load_concept, read_concept
     from pipeline_lib.registry import open_base
     from pipeline_lib.steps.shelf import resolve_device
 
-    folder = _concept_folder(name)
     concept = read_concept(folder)
     prompts = _prompts(request, concept.record)
     _warn_of_idle_motion(concept, request.strengths[1])
@@ -114,11 +114,12 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
     Raises:
         InputError: an unknown format, or something is in the way.
     """
-    from pipeline_lib.models.concept import LORA_FILE, read_concept, save_concept
-
     if form not in ("lora", "concept"):
         raise InputError(f"unknown format {form!r}", expected="lora (diffusers and ComfyUI) or concept (a folder)")
-    concept = read_concept(_concept_folder(name))
+    folder = _concept_folder(name)  # before the import, which takes seconds
+    from pipeline_lib.models.concept import LORA_FILE, read_concept, save_concept
+
+    concept = read_concept(folder)
     _warn_of_idle_motion(concept, strengths[1])
     record = _at(concept.record, strengths)
     target = out or Path(f"{record.name}.safetensors" if form == "lora" else record.name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.cli.output import put, put_json
 from pipeline_lib.run_config import RunConfig
+from pipeline_lib.steps.check import check_config
 from pipeline_lib.steps.state import StateFolder
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
 
 
 def _facts(config: RunConfig, out: Path) -> dict[str, Any]:
+    check_config(config)
+    state = StateFolder.open()
+    state.make()
+    # Only now, since they take seconds.
     from pipeline_lib.media.sheet import contact_sheet
     from pipeline_lib.steps.caption import caption, load_captions
     from pipeline_lib.steps.encode import encoding_settings
@@ -52,7 +57,6 @@ def _facts(config: RunConfig, out: Path) -> dict[str, Any]:
     from pipeline_lib.steps.step import StepContext
     from pipeline_lib.training.encode import training_prompts
 
-    state = StateFolder.open()
     context = StepContext(config, state.store, ModelShelf(state.locks))
     prepared = prepare(context)
     clips = load_clips(context.store, prepared.ref)

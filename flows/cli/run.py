@@ -14,12 +14,14 @@ from flows.cli.scores import put_scores
 from flows.cli.view import RunView
 from flows.environment import prepare_environment
 from flows.guard import guarded_server
+from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
 from pipeline_lib.steps.run_folder import RunResult, find_run
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import write_atomic
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
+_FOREIGN_SUFFIXES = (".toml", ".json", ".ini", ".cfg")
 _DEMO_PROMPTS = {"reconstruction": 1, "local": 2, "global": 3}
 
 
@@ -33,8 +35,14 @@ def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str
 
     Returns:
         The validated config.
+
+    Raises:
+        ConfigError: a config that cannot be read, in another format than YAML, or with a wrong key or value.
     """
     path = Path(source).expanduser()
+    if path.suffix.lower() in _FOREIGN_SUFFIXES:
+        fix = "write it as YAML; mannerism init makes one to start from"
+        raise ConfigError(f"{path} is neither media nor a config", expected="a config that ends in .yaml", fix=fix)
     if path.suffix.lower() in CONFIG_SUFFIXES:
         config = load_config(path)
     else:
@@ -50,16 +58,14 @@ def demo_config(settings: Sequence[str]) -> RunConfig:
     from pipeline_lib.world.render import render
     from pipeline_lib.world.vocabulary import FRAMES_PER_SECOND
 
-    creature = gizmo(REPORTING[0])
-    clip = StateFolder.open().root / "demo" / f"{creature.name.lower()}.mp4"
+    creature, state = gizmo(REPORTING[0]), StateFolder.open()
+    clip = state.root / "demo" / f"{creature.name.lower()}.mp4"
     prompts = clip.with_suffix(".prompts.yaml")
-    write_video(render(creature.reference).frames, clip, FRAMES_PER_SECOND)
     chosen = [
         {"text": prompt.text, "kind": kind}
         for kind, count in _DEMO_PROMPTS.items()
         for prompt in [item for item in creature.editing_prompts if item.kind == kind][:count]
     ]
-    write_atomic(prompts, yaml.safe_dump(chosen))
     place = creature.caption.removeprefix(f"{creature.static_caption} {creature.motion_caption} ")
     config = RunConfig.model_validate(
         {
@@ -69,7 +75,11 @@ def demo_config(settings: Sequence[str]) -> RunConfig:
             "samples": {"prompts_file": str(prompts)},
         }
     )
-    return with_settings(config, settings)
+    wanted = with_settings(config, settings)
+    state.make()
+    write_video(render(creature.reference).frames, clip, FRAMES_PER_SECOND)
+    write_atomic(prompts, yaml.safe_dump(chosen))
+    return wanted
 
 
 def resume_config(name: str) -> RunConfig:

@@ -22,7 +22,7 @@ _WORDS = {
 
 
 class RunView:
-    """A progress display fed by the worker's events; a context manager.
+    """A progress display fed by the worker's events; a context manager. Drawn from the first step on.
 
     Args:
         console: where to draw.
@@ -44,11 +44,11 @@ class RunView:
         self._running = ""
 
     def __enter__(self) -> RunView:
-        self._progress.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._progress.stop()
+        if self._bars:
+            self._progress.stop()
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Takes an event of the worker."""
@@ -68,6 +68,8 @@ class RunView:
         self._end_running()
 
     def _begin(self, step: str) -> None:
+        if not self._bars:
+            self._progress.start()  # not before: an empty display leaves an empty line above an error
         words = _WORDS.get(step) or f"training, stage {step.removeprefix('train-')}"
         if step not in self._bars:
             self._bars[step] = self._progress.add_task(words, total=1, note="")

@@ -84,13 +84,17 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises:
         InputError: no such file, not UTF-8, not of this form; the line or item is named.
     """
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix not in (".txt", ".yaml", ".yml", ".json"):
+        raise InputError(f"{path} is no prompts file", got=suffix or "no suffix", expected=".txt, .yaml, .yml or .json")
     try:
         content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the prompts file {path} cannot be read", got=str(error)) from error
-    suffix = path.suffix.lower()
-    if suffix not in (".txt", ".yaml", ".yml", ".json"):
-        raise InputError(f"{path} is no prompts file", got=suffix or "no suffix", expected=".txt, .yaml, .yml or .json")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise InputError(f"the prompts file {path} cannot be read", got=why, fix="check the path") from error
+    except UnicodeDecodeError as error:
+        fix = "save it as UTF-8, one prompt a line"
+        raise InputError(f"the prompts file {path} is not text", got="bytes that are not UTF-8", fix=fix) from error
     items = _lines(content) if suffix == ".txt" else _items(content, path, is_json=suffix == ".json")
     prompts = [_prompt(value, f"{path}, {place}") for place, value in items]
     if not prompts:
@@ -152,16 +156,20 @@ def _items(content: str, path: Path, *, is_json: bool) -> list[tuple[str, Any]]:
     return [(f"item {number}", value) for number, value in enumerate(values, start=1)]
 
 
+_FORM = "a text, or a mapping with `text` and perhaps `kind` and `negative`"
+
+
 def _prompt(value: Any, place: str) -> Prompt:
     fields = {"text": value} if isinstance(value, str) else value
     if not isinstance(fields, dict):
-        raise InputError(f"{place}, is not a prompt", got=repr(value), expected="a text, or a mapping with `text`")
+        raise InputError(f"{place}, is not a prompt", got=repr(value), expected=_FORM)
     try:
         prompt = Prompt.model_validate(fields)
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
-        raise InputError(f"{place}, is not a prompt", got=f"{name}: {problem['msg']}") from error
+        got = f"{name}: {problem['msg']}"
+        raise InputError(f"{place}, is not a prompt", got=got, expected=_FORM) from error
     _check_placeholders(prompt.text, place)
     return prompt
 

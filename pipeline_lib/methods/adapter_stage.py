@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.methods.method import StageInputs
+from pipeline_lib.methods.settings import OptimizerValues
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE
@@ -24,16 +24,6 @@ from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.batch import SourceDraw
 from pipeline_lib.training.data import LatentSet, TextBank, sentinels
 from pipeline_lib.training.stage import DropoutSettings, OptimizerSettings, Stage, learned_vectors
-
-
-class OptimizerValues(Record):
-    """AdamW, with the defaults of Set-and-Sequence, Table 6."""
-
-    learning_rate: float = Field(default=1e-4, gt=0)
-    token_learning_rate: float = Field(default=1e-5, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = Field(default=0.01, ge=0)
-    max_gradient_norm: float = Field(default=0.05, gt=0)
 
 
 class AdapterStagePlan(Record):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pipeline_lib.errors import ConfigError
+from pipeline_lib.methods.settings import MethodSettings, settings_from
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.data import PriorData, TrainingData
@@ -107,33 +107,5 @@ class Method(Protocol):
 
 
 def settings_for(method: Method, preset: str, overrides: Mapping[str, Any]) -> Any:
-    """A method's settings from a preset and a person's own values.
-
-    Args:
-        method: whose settings.
-        preset: name of one of its presets.
-        overrides: a person's own values; they win, key by key inside sections too.
-
-    Returns:
-        An instance of the method's `settings_type`.
-
-    Raises:
-        ConfigError: no such preset.
-        pydantic.ValidationError: an unknown key or a bad value; the caller names the place.
-    """
-    if preset not in method.presets:
-        raise ConfigError(
-            f"method {method.name} has no preset {preset!r}", expected="one of " + ", ".join(sorted(method.presets))
-        )
-    return method.settings_type.model_validate(_over(method.presets[preset], overrides))
-
-
-def _over(ground: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(ground)
-    for key, value in values.items():
-        inner = merged.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            merged[key] = _over(inner, value)
-        else:
-            merged[key] = value
-    return merged
+    """The same as :func:`pipeline_lib.methods.settings.settings_from`, of a method itself."""
+    return settings_from(MethodSettings(method.name, method.settings_type, method.presets), preset, overrides)

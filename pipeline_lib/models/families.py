@@ -1,16 +1,20 @@
-"""The families that :func:`pipeline_lib.models.load.load_base` knows, by pipeline class."""
+"""The families that :func:`pipeline_lib.models.load.load_base` knows, by pipeline class; names cost no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from pipeline_lib.models.base import BaseModel
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.folder import PipelineFolder
 
-Loader = Callable[[PipelineFolder, str, torch.device, torch.dtype], BaseModel]
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline_lib.models.base import BaseModel
+
+    Loader = Callable[[PipelineFolder, str, torch.device, torch.dtype], BaseModel]
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,12 @@ FAMILIES: dict[str, Family] = {
         load=_load_wan,
     ),
 }
+
+
+def family_of(folder: PipelineFolder) -> Family:
+    """The family of a diffusers folder, by its pipeline's class; InputError where there is none."""
+    for family in FAMILIES.values():
+        if folder.pipeline_class in family.pipeline_classes:
+            return family
+    known = "; ".join(f"{family.name} ({', '.join(family.pipeline_classes)})" for family in FAMILIES.values())
+    raise InputError(f"{folder.path} is of no known family", got=folder.pipeline_class or "no class", expected=known)

@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
@@ -131,6 +130,8 @@ class PipelineFolder:
             InputError: the part is missing, unreadable, or lacks weights.
             ResourceError: it does not fit into memory.
         """
+        import torch  # late: what a folder says of itself is read without it
+
         kind = self._class(part)
         is_module = issubclass(kind, torch.nn.Module)
         if is_module:

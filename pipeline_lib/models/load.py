@@ -9,7 +9,7 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import BaseModel
-from pipeline_lib.models.families import FAMILIES, Family
+from pipeline_lib.models.families import family_of
 from pipeline_lib.models.folder import CARD_NAME, PipelineFolder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -49,15 +49,6 @@ def _usable_device(device: str | torch.device) -> torch.device:
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise InputError("there is no such GPU", got=str(place), expected=f"{torch.cuda.device_count()} GPUs here")
     return place
-
-
-def family_of(folder: PipelineFolder) -> Family:
-    """The family of a diffusers folder, by its pipeline's class; InputError where there is none."""
-    for family in FAMILIES.values():
-        if folder.pipeline_class in family.pipeline_classes:
-            return family
-    known = "; ".join(f"{family.name} ({', '.join(family.pipeline_classes)})" for family in FAMILIES.values())
-    raise InputError(f"{folder.path} is of no known family", got=folder.pipeline_class or "no class", expected=known)
 
 
 def _local_folder(source: str, revision: str | None) -> Path:

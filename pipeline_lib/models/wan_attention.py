@@ -39,7 +39,7 @@ def collapse_padding(
         total: rows that the stock pipeline pads to.
         rows: how many to keep, by default what the longest prompt needs (reads `lengths` back from
             the device).
-        dtype: that attention computes in, by default that of `text`; under autocast, the autocast's.
+        dtype: that attention computes in, by default that of `text`, or the autocast's where one is on.
 
     Returns:
         The cut text (batch, rows, d), and the bias (batch, 1, 1, rows) that is added to the attention
@@ -48,7 +48,12 @@ def collapse_padding(
     rows = rows or rows_needed(int(lengths.max()), total)
     if rows >= total:
         return text, None
-    return text[:, :rows], padding_bias(lengths, rows, total, dtype or text.dtype)
+    return text[:, :rows], padding_bias(lengths, rows, total, dtype or _attention_dtype(text))
+
+
+def _attention_dtype(text: Tensor) -> torch.dtype:
+    device = text.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else text.dtype
 
 
 def real_rows(text: Tensor) -> Tensor:

@@ -36,9 +36,9 @@ def _autoencoder(arguments: argparse.Namespace) -> None:
         clip_cache.write_shards(arguments.work / "clips", 0, min(16, arguments.shards))
     settings = autoencoder.AutoencoderSettings(**({"steps": arguments.steps} if arguments.steps else {}))
     source = autoencoder.PictureSource(arguments.work / "clips", settings)
-    quality = autoencoder.train(
-        autoencoder.AutoencoderTrainer(_piece(arguments, "autoencoder"), source, settings, arguments.zoo / "base")
-    )
+    piece, target = _piece(arguments, "autoencoder"), arguments.zoo / "base"
+    trainer = autoencoder.AutoencoderTrainer(piece, source, settings, target, arguments.go_on)
+    quality = autoencoder.train(trainer)
     print(f"autoencoder: {quality:.2f} dB on held-out world frames")
 
 
@@ -64,7 +64,8 @@ def _base(arguments: argparse.Namespace) -> None:
     source = LatentSource(folder, build_tokenizer())
     source.refresh()
     settings = base.BaseSettings(**({"steps": arguments.steps} if arguments.steps else {}))
-    trainer = base.BaseTrainer(_piece(arguments, "base"), source, settings)
+    published = arguments.zoo / "base" if arguments.go_on else None
+    trainer = base.BaseTrainer(_piece(arguments, "base"), source, settings, published)
     if arguments.compile:
         for block in trainer.model.transformer.blocks:
             block.compile()
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=SHARDS, help="shards of 256 training clips")
     parser.add_argument("--frames", type=int, default=13, help="frames of the contact sheet")
     parser.add_argument("--sheet", type=Path, default=None, help="file of the contact sheet")
+    parser.add_argument("--go-on", action="store_true", help="no checkpoint: start from the published weights")
     parser.add_argument("--compile", action="store_true", help="compile blocks (needs a compiler)")
     main_arguments = parser.parse_args()
     _PARTS[main_arguments.part](main_arguments)

@@ -49,7 +49,7 @@ class AutoencoderSettings:
         decoder_only: keep the encoder, so that latents stay what a base was trained on.
     """
 
-    steps: int = 2000
+    steps: int = 5000
     batch: int = 20
     peak_rate: float = 1.5e-3
     natural_share: float = 0.2
@@ -194,14 +194,22 @@ class AutoencoderTrainer:
         source: training pictures.
         settings: the recipe.
         target: the base's folder; a decoder-only training starts from its autoencoder.
+        go_on: without a checkpoint, start from the published autoencoder's weights.
     """
 
-    def __init__(self, piece: Piece, source: PictureSource, settings: AutoencoderSettings, target: Path) -> None:
+    def __init__(
+        self,
+        piece: Piece,
+        source: PictureSource,
+        settings: AutoencoderSettings,
+        target: Path,
+        go_on: bool = False,
+    ) -> None:
         torch.manual_seed(TRAINING_SEED)
         self.piece, self.source, self.settings, self.target = piece, source, settings, target
         self.ranks, self.over = Ranks(), False
         self.vae, self.step, state = build_autoencoder(), 0, piece.load()
-        if settings.decoder_only:
+        if settings.decoder_only or go_on:
             self.published = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
             self.vae.load_state_dict(self.published.state_dict())
         self.optimizers = build_optimizers(self.vae, settings)

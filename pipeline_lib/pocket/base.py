@@ -14,14 +14,14 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from pipeline_lib.flow_matching import interpolate, logit_normal_sigma, velocity_target
 from pipeline_lib.models.folder import BaseCard
+from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
 from pipeline_lib.pocket.base_data import Batch, LatentSource
-from pipeline_lib.pocket.base_models import build_scheduler, build_text_encoder, build_transformer
+from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, build_scheduler, build_text_encoder, build_transformer
 from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
 from pipeline_lib.pocket.ranks import Ranks
-from pipeline_lib.pocket.text_padding import compress_padding, install_padded_attention
-from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, SIZE, TRAINING_SEED
+from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, GUIDANCE_SCALE, SIZE, TRAINING_SEED
 from pipeline_lib.seeding import generator
 
 BASE_CARD = BaseCard(
@@ -30,7 +30,7 @@ BASE_CARD = BaseCard(
     num_frames=CLIP_FRAMES,
     frames_per_second=FPS,
     sigma_shift=FLOW_SHIFT,
-    guidance_scale=4.0,
+    guidance_scale=GUIDANCE_SCALE,
     sampling_steps=20,
     licence="Apache-2.0",
 )
@@ -53,7 +53,7 @@ class BaseSettings:
         average: decay of the weights' moving average.
     """
 
-    steps: int = 7000
+    steps: int = 50_000
     image_steps: int = 700
     image_clips: int = 32
     image_frames: int = 3
@@ -76,7 +76,18 @@ class TextToVideo(nn.Module):
         super().__init__()
         self.transformer: WanTransformer3DModel = build_transformer()
         self.text_encoder: UMT5EncoderModel = build_text_encoder(vocabulary)
-        self.padding = install_padded_attention(self.transformer)
+        self.padding = CollapsedPadding(self.transformer, MAX_TEXT_TOKENS, enabled=True)
+
+    def start_from(self, folder: Path) -> None:
+        """Take over the weights of a published base.
+
+        Args:
+            folder: a ``WanPipeline`` folder of the same sizes.
+        """
+        transformer = WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.float32)
+        encoder = UMT5EncoderModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
+        self.transformer.load_state_dict(transformer.state_dict())
+        self.text_encoder.load_state_dict(encoder.state_dict())
 
     def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Predict velocity.
@@ -90,10 +101,13 @@ class TextToVideo(nn.Module):
         Returns:
             Velocity, shape (B, C, T, h, w).
         """
-        embeddings = self.text_encoder(tokens, mask).last_hidden_state
-        rows, self.padding.bias = compress_padding(embeddings, mask)
-        predicted: Tensor = self.transformer(noisy, sigma * 1000.0, rows, return_dict=False)[0]
-        return predicted
+        embeddings = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
+        clips, longest, _ = embeddings.shape
+        padded = nn.functional.pad(embeddings, (0, 0, 0, rows_needed(longest, MAX_TEXT_TOKENS) - longest))
+        # Frames of one clip share its caption.
+        frames = noisy.shape[0] // clips
+        text, lengths = padded.repeat_interleave(frames, dim=0), mask.sum(dim=1).repeat_interleave(frames)
+        return self.padding.velocity(noisy, sigma * 1000.0, text, lengths)
 
 
 def weighted_loss(model: nn.Module, batch: Batch, seed: int, settings: BaseSettings) -> Tensor:
@@ -174,12 +188,21 @@ class BaseTrainer:
         piece: checkpoints and deadline.
         source: batches.
         settings: the recipe.
+        published: without a checkpoint, start from the weights of this base's folder.
     """
 
-    def __init__(self, piece: Piece, source: LatentSource, settings: BaseSettings) -> None:
+    def __init__(
+        self,
+        piece: Piece,
+        source: LatentSource,
+        settings: BaseSettings,
+        published: Path | None = None,
+    ) -> None:
         torch.manual_seed(TRAINING_SEED)
         self.piece, self.source, self.settings = piece, source, settings
         self.model = TextToVideo(len(source.tokenizer))
+        if published:
+            self.model.start_from(published)
         self.optimizers = build_optimizers(self.model, settings)
         self.peaks = (settings.matrix_rate, settings.other_rate)
         self.average = Average(self.model, settings.average)

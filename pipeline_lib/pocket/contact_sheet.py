@@ -9,7 +9,7 @@ import torch
 from diffusers import WanPipeline
 from PIL import Image, ImageDraw
 
-from pipeline_lib.pocket.world_settings import CLIP_FRAMES, SIZE
+from pipeline_lib.pocket.world_settings import CLIP_FRAMES, GUIDANCE_SCALE, SIZE
 
 PROMPTS = (
     "a red circle standing still on a beach",
@@ -34,7 +34,7 @@ PROMPTS = (
 def sample(
     pipeline: WanPipeline, prompts: list[str], num_frames: int, steps: int = 20
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Generate with the stock call at guidance 4.
+    """Generate with the stock call at the base's own guidance.
 
     Args:
         pipeline: the base.
@@ -52,7 +52,7 @@ def sample(
         width=SIZE,
         num_frames=num_frames - 1,  # see world_settings.STOCK_CLIP_FRAMES
         num_inference_steps=steps,
-        guidance_scale=4.0,
+        guidance_scale=GUIDANCE_SCALE,
         generator=torch.Generator().manual_seed(0),
         output_type="np",
     )

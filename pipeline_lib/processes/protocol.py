@@ -23,6 +23,7 @@ Emit = Callable[[dict[str, Any]], None]
 StopFlag = Callable[[], bool]
 Handler = Callable[[dict[str, Any], Emit, StopFlag], dict[str, Any]]
 
+MORE_MEMORY = "choose a smaller size, fewer frames, a smaller micro-batch or another device, then run again"
 # torch words it as RuntimeError where an allocator other than CUDA's gives up.
 _OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -51,8 +52,7 @@ def error_to_message(error: Exception, verb: str) -> Message:
     if _is_out_of_memory(error):
         return {
             "type": ResourceError.__name__,
-            "text": f"out of memory during {verb}: {str(error) or type(error).__name__}; "
-            "choose a smaller size, fewer frames, a smaller micro-batch or another device",
+            "text": f"out of memory during {verb}: {str(error) or type(error).__name__}; {MORE_MEMORY}",
         }
     return {"type": WorkerError.__name__, "text": f"{verb} failed: {type(error).__name__}: {error}"}
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import queue
+import re
 import signal
 import subprocess
 import threading
@@ -18,11 +19,12 @@ from typing import Any, Self
 
 from pipeline_lib.errors import WorkerError
 from pipeline_lib.processes.out_of_memory import kernel_kills
-from pipeline_lib.processes.protocol import Message, decode, encode, error_from_message
+from pipeline_lib.processes.protocol import MORE_MEMORY, Message, decode, encode, error_from_message
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_BAR = re.compile(r"\d%\|")  # a progress bar of a library tells nothing
 _Process = subprocess.Popen[bytes]
 _Messages = queue.SimpleQueue[Message | None]
 
@@ -191,14 +193,16 @@ class WorkerChild:
                 return None
             message = None
         if message is None:
-            ending = _how_it_ended(process)
-            killed = process.returncode == -signal.SIGKILL
-            raise WorkerDiedError(
-                f"the worker {ending} during {verb}; see {self._log_and_last_words()}",
-                killed=killed,
-                out_of_memory=killed and kernel_kills() > self._kernel_kills,
-            )
+            raise self._death(process, verb)
         return message
+
+    def _death(self, process: _Process, verb: str) -> WorkerDiedError:
+        ending = _how_it_ended(process)
+        killed = process.returncode == -signal.SIGKILL
+        if killed and kernel_kills() > self._kernel_kills:
+            text = f"out of memory during {verb}: the kernel killed the worker; {MORE_MEMORY}; see {self.log_path}"
+            return WorkerDiedError(text, killed=True, out_of_memory=True)
+        return WorkerDiedError(f"the worker {ending} during {verb}; see {self._log_and_last_words()}", killed=killed)
 
     def _write(self, process: _Process, message: Message) -> None:
         assert process.stdin is not None
@@ -228,10 +232,10 @@ class WorkerChild:
 
     def _log_and_last_words(self) -> str:
         try:
-            lines = self.log_path.read_bytes()[-4096:].decode(errors="replace").split("\n")
+            lines = self.log_path.read_bytes()[-4096:].decode(errors="replace").splitlines()
         except OSError:
             lines = []
-        words = [line.strip() for line in lines if line.strip()]
+        words = [line.strip() for line in lines if line.strip() and not _BAR.search(line)]
         return f"{self.log_path} ({words[-1][:300]})" if words else str(self.log_path)
 
     def _kill(self) -> None:

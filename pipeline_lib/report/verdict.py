@@ -20,7 +20,8 @@ class Figure:
         metric: the metric's abbreviation.
         personalised: its mean, printed.
         base: the base's mean, printed; empty without.
-        ceiling: the ceiling's mean, printed; empty where it has none.
+        ceiling: the ceiling's mean, printed; empty where it has none, or where edits are among the samples: no edit
+            should look just like the clip.
         change: personalised minus base, in words.
     """
 
@@ -130,7 +131,7 @@ def _figure(facet: _Facet, samples: Sequence[ScoredSample]) -> Figure | None:
         metric=metric.short,
         personalised=printed("personalised"),
         base=printed("base"),
-        ceiling=printed("ceiling"),
+        ceiling="" if any(s.kind != "reconstruction" for s in samples) else printed("ceiling"),
         change=change_in_words(difference, metric.decimals),
     )
 

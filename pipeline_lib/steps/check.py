@@ -9,14 +9,14 @@ from pipeline_lib.generation.prompts import check_prompts, read_prompts
 from pipeline_lib.media.header import read_header
 from pipeline_lib.media.limits import DEFAULT_LIMITS
 from pipeline_lib.records import Prompt
-from pipeline_lib.registry import base_source, check_captioner, check_method_name, encoder_folder
+from pipeline_lib.registry import check_base, check_captioner, choose_settings, encoder_folder
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.caption import class_noun
 from pipeline_lib.steps.prepare import collect_inputs
 
 
 def check_config(config: RunConfig) -> None:
-    """Looks at inputs, subject, names and prompts; the method's own settings need its code and come later.
+    """Looks at inputs, subject, names, the method's own settings and prompts.
 
     Args:
         config: the whole of it.
@@ -28,9 +28,9 @@ def check_config(config: RunConfig) -> None:
         read_header(clip, DEFAULT_LIMITS)
     if not (config.concept.subject or config.concept.class_noun or config.captions):
         raise ConfigError("what is to be learned has no name", fix="say it with --subject, e.g. --subject dog")
-    check_method_name(config)
+    choose_settings(config)
     check_captioner(config)
-    base_source(config)
+    check_base(config)
     encoder_folder(config)
     check_prompts(asked_prompts(config), class_noun(config))
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline_lib.errors import ArtifactError, InputError, PipelineError, StopRequested
+from pipeline_lib.errors import ArtifactError, InputError, PipelineError, ResourceError, StopRequested
 from pipeline_lib.records import ConceptRecord
 from pipeline_lib.registry import BASES
 from pipeline_lib.run_config import RunConfig, config_text, digest
@@ -116,7 +116,7 @@ class RunFolder:
     """
 
     def __init__(self, state: StateFolder, run_id: str) -> None:
-        self.run_id = run_id
+        self.run_id, self._state = run_id, state
         self.path = state.runs / run_id
 
     @property
@@ -138,9 +138,9 @@ class RunFolder:
 
     def begin(self, config: RunConfig) -> RunRecord:
         """Notes that the run has started; keeps its config for `resume`."""
+        self._state.make()
         with disk_errors(self.path, "the run folder"):
-            self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / CONFIG_FILE, config_text(config))
+            self.path.mkdir(exist_ok=True)
         record = RunRecord(
             run_id=self.run_id,
             concept=config.concept_name,
@@ -149,7 +149,13 @@ class RunFolder:
             config=config,
             started=now(),
         )
-        self.write(record)
+        try:
+            write_atomic(self.path / CONFIG_FILE, config_text(config))
+            self.write(record)
+        except ResourceError:
+            if self.record() is None:
+                shutil.rmtree(self.path)  # half a run folder
+            raise
         return record
 
     def write(self, record: RunRecord) -> None:
@@ -239,7 +245,7 @@ class RunFolder:
 
 def all_runs(state: StateFolder) -> Iterator[RunRecord]:
     """All runs that can be read, oldest first."""
-    records = [RunFolder(state, path.name).record() for path in state.runs.iterdir() if path.is_dir()]
+    records = [RunFolder(state, name).record() for name in state.run_names()]
     yield from sorted((record for record in records if record), key=lambda record: record.started)
 
 
@@ -257,11 +263,15 @@ def find_run(state: StateFolder, name: str) -> RunFolder:
         InputError: none, or several.
     """
     name = Path(name).name
-    names = [path.name for path in sorted(state.runs.iterdir()) if path.is_dir()]
+    names = state.run_names()
     found = [name] if name in names else [other for other in names if other.startswith(name)]
     if len(found) != 1:
-        near = ", ".join(found or names[-5:]) or "no runs yet"
-        raise InputError(f"{'several runs' if found else 'no run'} named {name}", expected=f"one of {near}")
+        near = ", ".join(found or names[-5:])
+        raise InputError(
+            f"there {'are several runs' if found else 'is no run'} named {name!r} in {state.root}",
+            expected=f"one of {near}" if near else "",
+            fix="" if near else "there are no runs there yet; make one, or name another state folder with --state",
+        )
     return RunFolder(state, found[0])
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.storage import ArtifactStore, disk_errors
 
 ENVIRONMENT_VARIABLE = "MANNERISM_STATE"
 DEFAULT = "mannerism_state"
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -26,29 +29,41 @@ class StateFolder:
 
     @classmethod
     def open(cls, root: Path | None = None) -> StateFolder:
-        """The folder given, else MANNERISM_STATE, else `./mannerism_state`; made when missing.
+        """The folder given, else MANNERISM_STATE, else `./mannerism_state`; nothing is written.
 
         Args:
             root: a path of the user, or None.
 
         Returns:
-            The folder, by its absolute path.
+            The folder, by its absolute path; perhaps not there yet.
+
+        Raises:
+            InputError: something that is no folder is in its place.
+        """
+        chosen = (root or Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT)).expanduser().resolve()
+        in_the_way = next((path for path in (chosen, *chosen.parents) if path.is_file()), None)
+        if in_the_way is not None:
+            raise _unusable(chosen, f"{in_the_way} is a file")
+        return cls(chosen)
+
+    def make(self) -> None:
+        """Makes what is missing of it; what is wanted of it must have been accepted by then.
 
         Raises:
             ResourceError: the disk is full.
             InputError: the folder cannot be written to.
         """
-        chosen = (root or Path(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT)).expanduser().resolve()
-        with disk_errors(chosen, "the state folder"):
+        with disk_errors(self.root, "the state folder"):
             try:
                 for name in ("runs", "logs", "mlflow"):
-                    (chosen / name).mkdir(parents=True, exist_ok=True)
-            except (PermissionError, FileExistsError, NotADirectoryError) as error:
-                from pipeline_lib.errors import InputError
-
-                fix = f"name another one with --state or {ENVIRONMENT_VARIABLE}"
-                raise InputError(f"the state folder {chosen} cannot be used", got=str(error), fix=fix) from error
-        return cls(chosen)
+                    (self.root / name).mkdir(parents=True, exist_ok=True)
+                # Folders of an earlier run tell nothing about a disk that is read-only now.
+                with tempfile.TemporaryFile(dir=self.root):
+                    pass
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
+                raise _unusable(self.root, str(error)) from error
 
     @property
     def store(self) -> ArtifactStore:
@@ -59,6 +74,10 @@ class StateFolder:
     def runs(self) -> Path:
         """One folder for each run."""
         return self.root / "runs"
+
+    def run_names(self) -> list[str]:
+        """Of all run folders, sorted; none where there is no state folder yet."""
+        return sorted(path.name for path in self.runs.iterdir() if path.is_dir()) if self.runs.is_dir() else []
 
     @property
     def logs(self) -> Path:
@@ -84,3 +103,8 @@ class StateFolder:
     def mlflow_artifacts(self) -> Path:
         """Where MLflow keeps files."""
         return self.root / "mlflow" / "artifacts"
+
+
+def _unusable(root: Path, why: str) -> InputError:
+    fix = f"name another one with --state or {ENVIRONMENT_VARIABLE}"
+    return InputError(f"the state folder {root} cannot be used", got=why, fix=fix)

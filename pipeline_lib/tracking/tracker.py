@@ -6,11 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipeline_lib.errors import StopRequested
 from pipeline_lib.records import ClipRecord
 
 DIGEST_TAG = "mannerism.digest"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Metric = tuple[str, float, int]
+
+
+def status_after(error: BaseException | None) -> RunStatus:
+    """How a run ended that this came out of: killed where somebody stopped it, failed where something broke.
+
+    Args:
+        error: what ended it, None for its own end.
+
+    Returns:
+        The status to write down.
+    """
+    if error is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(error, StopRequested) or not isinstance(error, Exception) else "FAILED"
 
 
 class Tracker(Protocol):

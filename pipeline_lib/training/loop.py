@@ -99,6 +99,8 @@ def train_step(stage: Stage, optimizer: torch.optim.AdamW, step: int) -> dict[st
         loss.backward()
         for name, value in {"loss": loss.detach(), **parts}.items():
             metrics[name] = metrics[name] + value if name in metrics else value
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * stage.rate_factor(step)
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.max_gradient_norm)
     bad = (~torch.isfinite(norm + metrics["loss"])).float()

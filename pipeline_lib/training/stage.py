@@ -30,7 +30,9 @@ class OptimizerSettings:
     """AdamW's settings (Set-and-Sequence, Table 6).
 
     Attributes:
-        learning_rate: of the adapter, constant.
+        learning_rate: of the adapter.
+        decay: share of the steps, the last ones, over which the rates fall linearly to zero; 0: constant,
+            as in the paper.
         token_learning_rate: of learned words, which get no weight decay.
         betas: of AdamW.
         weight_decay: decoupled.
@@ -42,6 +44,7 @@ class OptimizerSettings:
     betas: tuple[float, float]
     weight_decay: float
     max_gradient_norm: float
+    decay: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +111,15 @@ class Stage:
         named = self.trainable()
         words = [parameter for name, parameter in named.items() if name.startswith("token.")]
         factors = [parameter for name, parameter in named.items() if not name.startswith("token.")]
-        groups = [{"params": factors, "lr": settings.learning_rate, "weight_decay": settings.weight_decay}]
+        groups = [{"params": factors, "initial_lr": settings.learning_rate, "weight_decay": settings.weight_decay}]
         if words:
-            groups.append({"params": words, "lr": settings.token_learning_rate, "weight_decay": 0.0})
+            groups.append({"params": words, "initial_lr": settings.token_learning_rate, "weight_decay": 0.0})
         return groups
+
+    def rate_factor(self, step: int) -> float:
+        """What the learning rates are multiplied by at a step, which counts from 0; in (0, 1]."""
+        falling = self.optimizer.decay * self.spec.steps
+        return min(1.0, (self.spec.steps - step) / falling) if falling else 1.0
 
     def draw(self, step: int) -> list[Sample]:
         """Draws a step's samples, and its dropout masks, which stay in force until the next draw."""

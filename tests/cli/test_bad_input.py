@@ -17,7 +17,6 @@ from flows.cli.ending import ended
 from flows.cli.main import app
 from pipeline_lib.media.ffmpeg_command import ffmpeg_binary
 from pipeline_lib.run_config import RunConfig, load_config
-from pipeline_lib.steps.state import StateFolder
 from tests.steps.tiny import options, small_clip
 
 
@@ -44,14 +43,16 @@ def command(*arguments: str) -> Ended:
 
 def check_refused(result: Ended, state: Path, *said: str) -> None:
     assert result.code == 2, result.errors
-    lines = [line for line in result.errors.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.errors
-    assert "Traceback" not in result.errors + result.output
+    (line,) = result.errors.splitlines()
+    assert line.startswith("error: ")
     for words in said:
-        assert words in lines[0]
-    assert not list(state.glob("store/artifacts/*/*"))
-    assert not list(state.glob("store/tmp/*/*"))
-    assert not list(state.glob("logs/error-*"))
+        assert words in line
+    assert not state.exists(), "what is refused leaves nothing behind"
+
+
+def loaded_by(import_times: str) -> set[str]:
+    """Names of the packages in what `python -X importtime` tells."""
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in import_times.splitlines()}
 
 
 def make_sound(path: Path) -> None:
@@ -69,6 +70,9 @@ def make_sound(path: Path) -> None:
         ("missing.yaml", None, "cannot be read"),
         ("typo.yaml", b"concept: {inptus: [a.mp4]}", "did you mean `concept.inputs`?"),
         ("empty.yaml", b"", "holds no settings"),
+        ("unclosed.yaml", b"concept: {\n  inputs: [a.mp4", "line 2"),
+        ("scalar.yaml", b"concept: dog", "a section of"),
+        ("config.toml", b"[concept]\nsubject = 'dog'", ".yaml"),
     ],
 )
 def test_bad_files(state: Path, tmp_path: Path, tiny_folder: Path, name: str, content: bytes | None, said: str) -> None:
@@ -88,12 +92,58 @@ def test_a_folder_without_media(state: Path, tmp_path: Path, tiny_folder: Path) 
     [
         (["--set", "training.micro_bach=1"], "did you mean `training.micro_batch`?"),
         (["--set", "training"], "key=value"),
+        (["--set", "samples.seeds=7"], "a list is needed"),
+        (["--set", "method.preset=portible"], "did you mean 'portable'?"),
+        (["--set", "method.settings.rnk=4"], "did you mean `method.settings.rank`?"),
+        (["--set", "method.settings.rank=many"], "method.settings.rank"),
+        (["--base", "drop"], "has no model_index.json"),
+        (["--base", "foreign"], "of no known family"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["--prompts", "empty.txt"], "holds no prompts"),
+        (["--prompts", "binary.txt"], "is not text"),
+        (["--prompts", "unclosed.yaml"], "unclosed.yaml, line"),
+        (["--prompts", "clip.mp4"], "is no prompts file"),
+        (["--prompts", "drop"], "drop"),
     ],
 )
 def test_bad_options(state: Path, tmp_path: Path, tiny_folder: Path, arguments: list[str], said: str) -> None:
     small_clip(tmp_path / "clip.mp4")
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(128, 256)))
+    (tmp_path / "unclosed.yaml").write_text("- [unclosed")
     check_refused(command("run", "clip.mp4", *options(tiny_folder), *arguments), state, said)
+
+
+def test_mistakes_are_told_before_anything_heavy_is_loaded(state: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    small_clip(tmp_path / "clip.mp4")
+    for mistake in ("method.preset=nope", "method.settings.rnk=4"):
+        asked = ["run", "clip.mp4", *options(tiny_folder), "--set", mistake]
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "flows.cli.main", *asked],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2, done.stderr[-2000:]
+        assert loaded_by(done.stderr).isdisjoint({"torch", "prefect", "mlflow", "diffusers", "transformers"})
+    assert not state.exists()
+
+
+def test_a_state_folder_that_cannot_be_used(tmp_path: Path, tiny_folder: Path) -> None:
+    small_clip(tmp_path / "clip.mp4")
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/mannerism")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MANNERISM_STATE", str(place))
+            patch.chdir(tmp_path)
+            result = command("run", "clip.mp4", *options(tiny_folder))
+        assert result.code == 2
+        (line,) = result.errors.splitlines()
+        assert f"the state folder {place} cannot be used" in line
+        assert "--state" in line
 
 
 def test_no_subject(state: Path, tmp_path: Path, tiny_folder: Path) -> None:
@@ -126,12 +176,15 @@ def test_with_json_the_error_is_an_object_too(state: Path) -> None:
 
 
 def test_usage_errors_are_bad_input(state: Path) -> None:
-    assert command("run").code == 2
-    assert command("rnu", "x").code == 2
-    assert command("show", "nothing").code == 2
-    assert command("resume", "nothing").code == 2
-    assert command("export", "nothing").code == 2
-    assert command("generate", "nothing", "a {subject}").code == 2
+    check_refused(command("run"), state, "Missing argument", "mannerism run --help")
+    check_refused(command("rnu", "x"), state, "Did you mean 'run'?")
+    check_refused(command("run", "a.mp4", "--seed", "one"), state, "--seed")
+    for asked in (["show"], ["resume"], ["export"], ["generate", "a {subject}"]):
+        check_refused(command(asked[0], "nothing", *asked[1:]), state, "no run named 'nothing'")
+    assert json.loads(command("run", "--json").output)["exit_code"] == 2
+    bare = command()
+    assert (bare.code, bare.errors.strip()) == (2, "")
+    assert "Commands" in bare.output
 
 
 def test_init_writes_a_config_and_never_overwrites(state: Path, tmp_path: Path) -> None:
@@ -151,14 +204,13 @@ def test_lists_are_empty_at_first(state: Path) -> None:
 def test_the_state_folder_is_an_option(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MANNERISM_STATE", str(tmp_path / "other"))
-        assert command("--state", str(tmp_path / "mine"), "runs").code == 0
-    assert StateFolder(tmp_path / "mine").runs.is_dir()
-    assert not (tmp_path / "other").exists()
+        assert str(tmp_path / "mine") in command("--state", str(tmp_path / "mine"), "show", "x").errors
+    assert not list(tmp_path.iterdir()), "looking makes nothing"
 
 
 def test_help_loads_nothing_heavy() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "flows.cli.main", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "run" in done.stdout
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    assert loaded.isdisjoint({"torch", "prefect", "mlflow", "numpy", "diffusers", "transformers", "pydantic"})
+    heavy = {"torch", "prefect", "mlflow", "numpy", "diffusers", "transformers", "pydantic"}
+    assert loaded_by(done.stderr).isdisjoint(heavy)

@@ -15,7 +15,6 @@ from tests.steps.tiny import options, small_clip
     ("what", "more", "said"),
     [
         ("truncated", [], "clip.mp4"),
-        ("whole", ["--set", "method.settings.rank=no"], "method.settings.rank"),
         ("whole", ["--base", "nowhere/base"], "nowhere/base"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from copy import copy
 from pathlib import Path
 
@@ -80,6 +82,25 @@ def test_nothing_starts_before_it_is_needed(session: RunSession) -> None:
     assert not session.folder.path.exists()
     session.close()
     assert not session.folder.path.exists()
+
+
+def test_a_second_interrupt_ends_the_wait_and_the_run_is_stopped(session: RunSession) -> None:
+    session.start()
+    end = time.monotonic() + 60
+    while not session._worker.pid and time.monotonic() < end:
+        time.sleep(0.01)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)  # the worker still imports torch then
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            session.close(KeyboardInterrupt())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert session._worker.pid == 0
+    record = session.folder.record()
+    assert record is not None
+    assert record.status == "stopped"
 
 
 def test_a_stage_that_fails_is_no_longer_running(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from pipeline_lib.errors import ConfigError, InputError
-from pipeline_lib.methods.baselines import PlainLora
+from pipeline_lib.methods.baselines.lora import PlainLora
 from pipeline_lib.methods.method import StageInputs, settings_for
-from pipeline_lib.methods.set_and_sequence import SetAndSequence
+from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.registry import choose_settings
+from pipeline_lib.run_config import MethodSection, RunConfig
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.loop import run_stage
 
@@ -111,6 +113,9 @@ def test_a_stage_on_clips_refuses_images_by_name(case, base, data, prior):
 
 @pytest.mark.parametrize("method", [SetAndSequence(), PlainLora()], ids=lambda method: method.name)
 def test_every_preset_is_valid_and_an_unknown_one_is_named(method):
+    assert choose_settings(RunConfig(method=MethodSection(name=method.name, preset="paper")))[1] == settings_for(
+        method, "paper", {}
+    ), "the registry finds them without the method"
     for preset in method.presets:
         settings = settings_for(method, preset, {})
         assert json.loads(settings.model_dump_json())

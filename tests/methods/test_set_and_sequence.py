@@ -8,7 +8,7 @@ import torch
 from pipeline_lib.errors import InputError, PipelineError
 from pipeline_lib.methods.adapter_stage import effective_rank
 from pipeline_lib.methods.method import StageInputs, settings_for
-from pipeline_lib.methods.set_and_sequence import SetAndSequence
+from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple

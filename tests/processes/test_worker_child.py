@@ -165,6 +165,14 @@ def test_death_is_a_worker_error_and_the_next_request_starts_afresh(worker, numb
     assert worker.request("echo", {}, ignore)["pid"] != pid
 
 
+def test_a_kill_by_the_kernel_says_what_to_do(worker: WorkerChild) -> None:
+    worker.request("echo", {}, ignore)
+    worker._kernel_kills -= 1  # as if the kernel had killed since
+    with pytest.raises(WorkerDiedError, match=r"out of memory during die.*choose a smaller size") as caught:
+        worker.request("die", {"signal": int(signal.SIGKILL)}, ignore)
+    assert caught.value.out_of_memory
+
+
 def test_child_that_died_between_requests_is_started_again(worker: WorkerChild) -> None:
     pid = worker.request("echo", {}, ignore)["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -181,7 +189,7 @@ def test_program_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "wall", "words"), [({"stall_seconds": 1.0}, 60, "no sign of life"), ({}, 1, "not done after 1 s")]
+    ("limits", "wall", "words"), [({"stall_seconds": 6.0}, 60, "no sign of life"), ({}, 6, "not done after 6 s")]
 )
 def test_watchdogs_kill_the_child_and_all_it_started(tmp_path: Path, limits, wall: float, words: str) -> None:
     grandchildren: list[int] = []

@@ -201,6 +201,25 @@ def test_a_polite_stop_checkpoints_and_says_how_to_go_on(setup: Setup, state: Pa
     assert digests(setup.config, StateFolder.open(state)) == setup.digests
 
 
+def test_a_disk_that_is_full_from_the_start_keeps_no_half_run_folder(setup: Setup, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        (small / "other").write_bytes(bytes(8192))
+        code, _, errors = Command(setup, small / "state").end()
+        assert code == 1, errors
+        (line,) = errors.splitlines()
+        assert "disk full" in line
+        assert not [path for path in small.glob("state/**/*") if path.is_file()]
+        assert not list(small.glob("state/runs/*"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
 def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_half_written(setup: Setup, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")

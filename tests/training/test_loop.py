@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from pipeline_lib.errors import ArtifactError, NonFiniteError, StopRequested
 from pipeline_lib.methods.method import StageInputs
-from pipeline_lib.methods.set_and_sequence import SetAndSequence, SetAndSequenceSettings
+from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
+from pipeline_lib.methods.set_and_sequence.settings import SetAndSequenceSettings
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.loop import make_optimizer, run_stage, train_step
 
@@ -18,7 +21,7 @@ SETTINGS = SetAndSequenceSettings.model_validate(
         "identity_steps": 7,
         "motion_steps": 7,
         "special_tokens": "encoder_output",
-        "optimizer": {"learning_rate": 1e-2, "token_learning_rate": 1e-2},
+        "optimizer": {"learning_rate": 1e-2, "token_learning_rate": 1e-2, "decay": 0.5},
     }
 )
 
@@ -69,6 +72,20 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(tiny_folder, data, prior, tmp_
     assert [(r.step, r.metrics) for r in told_again] == [(r.step, r.metrics) for r in told]
     expected = values(whole)
     assert all(torch.equal(value, expected[name]) for name, value in values(resumed).items())
+
+
+def test_rates_stay_and_then_fall_towards_zero(base, data, prior):
+    stage = stage_of(base, data, prior, identity_steps=8)
+    optimizer = make_optimizer(stage)
+    seen = []
+    for step in range(8):
+        train_step(stage, optimizer, step)
+        seen.append([group["lr"] / 1e-2 for group in optimizer.param_groups])
+    wanted = [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert [rates[0] for rates in seen] == pytest.approx(wanted)
+    assert [rates[1] for rates in seen] == pytest.approx(wanted)  # learned words too
+    constant = dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, decay=0.0))
+    assert {constant.rate_factor(step) for step in range(7)} == {1.0}
 
 
 def test_a_checkpoint_of_another_stage_is_refused(base, data, prior, tmp_path):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field
-
-from pipeline_lib.methods.adapter_stage import AdapterMethod, AdapterStagePlan, OptimizerValues
+from pipeline_lib.methods.adapter_stage import AdapterMethod, AdapterStagePlan
+from pipeline_lib.methods.baselines.settings import SETTINGS, LoraSettings
 from pipeline_lib.methods.method import PriorRequest
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Record, StageSpec
@@ -17,39 +16,12 @@ from pipeline_lib.training.text import TokenDropSettings
 STAGE_VERSION = 1
 
 
-class LoraSettings(Record):
-    """Settings of plain LoRA; single-stage baselines get the sum of both stages' steps.
-
-    Attributes:
-        rank: of the update.
-        steps: of the only stage.
-        batch: draws a step; as many of the prior again.
-        optimizer: AdamW.
-        prior_weight: λ of prior preservation; 0 samples nothing.
-        prior_clips: clips sampled from the base for a class, once.
-        trigger_word: the rare word that stands for the subject.
-    """
-
-    rank: int = Field(default=8, ge=1)
-    steps: int = Field(default=1500, ge=1)
-    batch: int = Field(default=8, ge=1)
-    optimizer: OptimizerValues = OptimizerValues()
-    prior_weight: float = Field(default=0.0, ge=0)
-    prior_clips: int = Field(default=32, ge=1)
-    trigger_word: str = Field(default="zwx", min_length=1, pattern=r"^[\w-]+$")
-
-
 class PlainLora(AdapterMethod):
     """Implements :class:`pipeline_lib.methods.method.Method`: one stage, a triple without residual."""
 
-    name: ClassVar[str] = "lora"
-    settings_type: ClassVar[type[Record]] = LoraSettings
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "portable": {},
-        "pocket": {"steps": 900, "optimizer": {"learning_rate": 2e-3, "max_gradient_norm": 1.0}},
-        "demo": {"steps": 450, "optimizer": {"learning_rate": 2e-3, "max_gradient_norm": 1.0}},
-    }
+    name: ClassVar[str] = SETTINGS.name
+    settings_type: ClassVar[type[Record]] = SETTINGS.settings_type
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = SETTINGS.presets
 
     def plan(self, settings: LoraSettings, has_clips: bool) -> list[StageSpec]:
         """One stage, on clips, or on images where there are only images."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pipeline_lib.methods.adapter_stage import AdapterMethod, AdapterStagePlan
 from pipeline_lib.methods.method import PriorRequest
-from pipeline_lib.methods.set_and_sequence.settings import PRESETS, SetAndSequenceSettings
+from pipeline_lib.methods.set_and_sequence.settings import SETTINGS, SetAndSequenceSettings
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.data import LEARNED_WORDS, MOTION_TOKEN, SUBJECT_TOKEN, sentinels
@@ -22,9 +22,9 @@ MOTION = "motion"
 class SetAndSequence(AdapterMethod):
     """Implements :class:`pipeline_lib.methods.method.Method`: Stage I from nothing, Stage II on its factors."""
 
-    name: ClassVar[str] = "set_and_sequence"
-    settings_type: ClassVar[type[Record]] = SetAndSequenceSettings
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    name: ClassVar[str] = SETTINGS.name
+    settings_type: ClassVar[type[Record]] = SETTINGS.settings_type
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = SETTINGS.presets
 
     def plan(self, settings: SetAndSequenceSettings, has_clips: bool) -> list[StageSpec]:
         """Stage I on frames as an unordered set; Stage II on clips in order, where there are any."""
