@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -68,13 +69,19 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
             for seed in request.seeds:
                 chosen = dataclasses.replace(settings, negative_prompt=negative)
                 frames = generate(base, record.wording.fill(prompt.text), seed, chosen, pipeline=pipeline)
-                path = request.out / f"{record.name}-{index}-{seed}.mp4"
+                path = _free(request.out / f"{record.name}-{index}-{seed}.mp4")
                 files.append(str(write_video(frames, path, settings.frames_per_second)))
     if as_json:
         put_json({"files": files, "trigger": record.trigger})
     else:
         for file in files:
             put(file)
+
+
+def _free(path: Path) -> Path:
+    """The path itself, or the next one that is not taken: nothing that was made before is overwritten."""
+    others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], others) if not free.exists())
 
 
 def _prompts(request: GenerateRequest, record: ConceptRecord) -> list[Prompt]:

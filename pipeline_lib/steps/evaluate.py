@@ -140,7 +140,7 @@ def ceiling_pieces(clips: Sequence[Clip], windows: Sequence[Window]) -> list[Pie
 
 
 def through_autoencoder(base: BaseModel, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A window, or one picture, encoded and decoded: no sample can be expected to come nearer to it."""
+    """A window, or one picture, encoded and decoded: what the autoencoder alone loses."""
     return to_frames(base.decode_video(base.encode_video(to_pixels(frames))))
 
 

@@ -49,7 +49,8 @@ def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
     choice, base = context.method, context.base
     moving = has_clips(load_clips(context.store, clips))
     stages = tuple(choice.method.plan(choice.settings, moving))
-    notes = () if moving else ("only images were given: appearance is learned, motion is not",)
+    names = " and ".join(stage.name for stage in stages)
+    notes = () if moving else (f"only images were given: appearance is learned (stage {names} alone), motion is not",)
     facts = context.base_facts()
     return RunPlan(
         base=context.config.base.source,

@@ -74,6 +74,10 @@ def test_prompts_are_positional_and_said_in_the_concepts_own_words(state: Path, 
     files = json.loads(result.output)["files"]
     assert [Path(file).name for file in files] == ["rex-0-0.mp4", "rex-1-0.mp4", "rex-2-0.mp4"]
     assert "is read as 'a {subject} in snow'" in " ".join(result.errors.split())
+    first = Path(files[0]).read_bytes()
+    again = json.loads(generated(concept, "a {subject} in snow").output)["files"]
+    assert [Path(file).name for file in again] == ["rex-0-0-2.mp4"]
+    assert Path(files[0]).read_bytes() == first  # nothing made before is overwritten
     base = load_base(concept_base(concept))
     pipeline = base.pipeline()
     load_concept(pipeline, concept)
