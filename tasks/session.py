@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline_lib.errors import ResourceError
+from pipeline_lib.processes.interrupt import raise_if_asked
 from pipeline_lib.processes.worker_child import WorkerChild, WorkerDiedError
 from pipeline_lib.records import Record
 from pipeline_lib.run_config import RunConfig
@@ -102,7 +103,9 @@ class RunSession:
 
         Raises:
             PipelineError: what went wrong in the worker.
+            KeyboardInterrupt: a stop was asked for that got lost on the way.
         """
+        raise_if_asked()
         self._running = name
         if self.finished is not None:
             result = self.finished.steps[name]
@@ -179,6 +182,7 @@ class RunSession:
         self, verb: str, refs: Mapping[str, StepResult], on_event: OnEvent | None, **more: Record
     ) -> dict[str, Any]:
         def tell(event: dict[str, Any]) -> None:
+            raise_if_asked()
             self._on_event(event)
             if on_event is not None:
                 on_event(event)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.ending import ended
+from pipeline_lib.processes.interrupt import on_signal
 
 app = typer.Typer(
     name="mannerism",
@@ -199,7 +200,8 @@ def prune(
 
 def main() -> None:
     """The console script: runs a command and ends with its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: checkpoint, clean up, leave
+    for number in (signal.SIGINT, signal.SIGTERM):  # both: checkpoint, clean up, leave
+        signal.signal(number, on_signal)
     sys.exit(ended(app, sys.argv[1:]))
 
 
