@@ -27,8 +27,9 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from peft import LoraConfig
 from torch import Tensor
 
-from pipeline_lib.methods.method import StageInputs, settings_for
+from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
+from pipeline_lib.methods.settings import settings_from
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel, Conditioning
 from pipeline_lib.models.load import load_base
@@ -70,7 +71,7 @@ def our_step(base: BaseModel, row: Row) -> Step:
     """The engine's own step, on clips in every row."""
     method = SetAndSequence()
     data, prior = _random_data(base, row.regularised)
-    settings = settings_for(method, "portable", {"rank": RANK, "batch": BATCH, **({} if row.regularised else OFF)})
+    settings = settings_from(method, "portable", {"rank": RANK, "batch": BATCH, **({} if row.regularised else OFF)})
     identity, motion = method.plan(settings, has_clips=True)
     spec = motion if row.motion else identity.model_copy(update={"data": "clips"})
     with tempfile.TemporaryDirectory() as folder:

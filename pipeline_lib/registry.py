@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.methods.settings import MethodSettings, settings_from
+from pipeline_lib.methods.settings import Configurable, MethodSettings, settings_from
 from pipeline_lib.pocket.zoo import zoo_root
 from pipeline_lib.run_config import RunConfig
 
@@ -257,14 +257,14 @@ def open_encoder(folder: Path, device: str) -> ImageTextEncoder:
     return ClipEncoder(folder, device=device)
 
 
-def _method_settings(name: str) -> MethodSettings:
+def _method_settings(name: str) -> Configurable:
     if name not in method_names():
         raise _unknown("method.name", name, method_names())
     if name in _SETTINGS:
         settings: MethodSettings = import_module(_SETTINGS[name]).SETTINGS
         return settings
     method: Method = _made(name, _METHODS, _METHOD_GROUP)
-    return MethodSettings(method.name, method.settings_type, method.presets)
+    return method
 
 
 def _names(built_in: Mapping[str, str], group: str) -> list[str]:
@@ -288,7 +288,7 @@ def _unknown(key: str, got: str, known: Iterable[str], also: str = "") -> Config
     return ConfigError(f"unknown {key} {got!r}", expected=expected, fix=f"did you mean {near[0]!r}?" if near else "")
 
 
-def _bad_setting(method: MethodSettings, error: ValidationError) -> ConfigError:
+def _bad_setting(method: Configurable, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(["method.settings", *path])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pipeline_lib.methods.settings import MethodSettings, settings_from
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.data import PriorData, TrainingData
@@ -104,8 +103,3 @@ class Method(Protocol):
 
     def release(self, stage: Stage) -> None:
         """Takes the adapter off the base again."""
-
-
-def settings_for(method: Method, preset: str, overrides: Mapping[str, Any]) -> Any:
-    """The same as :func:`pipeline_lib.methods.settings.settings_from`, of a method itself."""
-    return settings_from(MethodSettings(method.name, method.settings_type, method.presets), preset, overrides)

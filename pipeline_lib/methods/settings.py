@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -27,6 +27,22 @@ class MethodSettings(NamedTuple):
     presets: Presets
 
 
+class Configurable(Protocol):
+    """What has settings and presets: a method itself, or its :class:`MethodSettings` alone."""
+
+    @property
+    def name(self) -> str:
+        """Registry name of the method."""
+
+    @property
+    def settings_type(self) -> type[Record]:
+        """See :class:`MethodSettings`."""
+
+    @property
+    def presets(self) -> Presets:
+        """See :class:`MethodSettings`."""
+
+
 class OptimizerValues(Record):
     """AdamW, with the defaults of Set-and-Sequence, Table 6.
 
@@ -47,7 +63,7 @@ class OptimizerValues(Record):
     max_gradient_norm: float = Field(default=0.05, gt=0)
 
 
-def settings_from(method: MethodSettings, preset: str, overrides: Mapping[str, Any]) -> Any:
+def settings_from(method: Configurable, preset: str, overrides: Mapping[str, Any]) -> Any:
     """A method's settings from a preset and a person's own values.
 
     Args:

@@ -9,6 +9,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline_lib.media.clip import Clip
+from pipeline_lib.media.read import read_clips
 from pipeline_lib.records import FrameRules
 
 POCKET = FrameRules(height=64, width=64, num_frames=13, frames_per_second=8, frame_multiple=1)
@@ -42,3 +44,12 @@ def numbered_clip(count: int, height: int = 64, width: int = 64) -> NDArray[np.u
 def frame_numbers(frames: NDArray[np.uint8]) -> list[int]:
     """The numbers of frames of a :func:`numbered_clip`."""
     return [round(float(frame.mean()) / 8) for frame in frames]
+
+
+def read_one(path: Path, rules: FrameRules = POCKET, **options: int) -> Clip:
+    (clip,) = read_clips([path], rules, **options)
+    return clip
+
+
+def has_note(clip: Clip, words: str) -> bool:
+    return any(words in note for note in clip.record.notes)

@@ -9,8 +9,9 @@ import torch
 
 from pipeline_lib.errors import ConfigError, InputError
 from pipeline_lib.methods.baselines.lora import PlainLora
-from pipeline_lib.methods.method import StageInputs, settings_for
+from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
+from pipeline_lib.methods.settings import settings_from
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.registry import choose_settings
@@ -41,7 +42,7 @@ METHODS = {
 @pytest.fixture(params=METHODS)
 def case(request):
     method, overrides = METHODS[request.param]
-    return method, settings_for(method, "portable", overrides)
+    return method, settings_from(method, "portable", overrides)
 
 
 def train_all(method, settings, base, data, prior, folder):
@@ -113,11 +114,11 @@ def test_a_stage_on_clips_refuses_images_by_name(case, base, data, prior):
 
 @pytest.mark.parametrize("method", [SetAndSequence(), PlainLora()], ids=lambda method: method.name)
 def test_every_preset_is_valid_and_an_unknown_one_is_named(method):
-    assert choose_settings(RunConfig(method=MethodSection(name=method.name, preset="paper")))[1] == settings_for(
+    assert choose_settings(RunConfig(method=MethodSection(name=method.name, preset="paper")))[1] == settings_from(
         method, "paper", {}
     ), "the registry finds them without the method"
     for preset in method.presets:
-        settings = settings_for(method, preset, {})
+        settings = settings_from(method, preset, {})
         assert json.loads(settings.model_dump_json())
     with pytest.raises(ConfigError, match="nonesuch"):
-        settings_for(method, "nonesuch", {})
+        settings_from(method, "nonesuch", {})

@@ -7,8 +7,9 @@ import torch
 
 from pipeline_lib.errors import InputError, PipelineError
 from pipeline_lib.methods.adapter_stage import effective_rank
-from pipeline_lib.methods.method import StageInputs, settings_for
+from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
+from pipeline_lib.methods.settings import settings_from
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple
@@ -20,7 +21,7 @@ SMALL = {"rank": 2, "batch": 2, "identity_steps": 5, "motion_steps": 5, "optimiz
 
 
 def small(**changes):
-    return settings_for(METHOD, "portable", {**SMALL, **changes})
+    return settings_from(METHOD, "portable", {**SMALL, **changes})
 
 
 def inputs(data, prior, previous=None):

@@ -57,6 +57,40 @@ def scores() -> tuple[ScoredSample, ...]:
     return (*made, ScoredSample(row="ceiling", prompt="", kind="reconstruction", seed=0, scores=tuple(ceiling)))
 
 
+def report_samples(media: Path, text: str) -> tuple[ReportSample, ...]:
+    """A video of each row for each prompt; every free text is `text`."""
+    return tuple(
+        ReportSample(
+            record=SampleRecord(
+                file=f"{model}-{index}.mp4",
+                prompt=Prompt(text=prompt, kind=kind, negative=text),
+                filled_prompt=prompt.replace("{subject}", text),
+                seed=0,
+                model=model,
+                num_frames=5,
+                frames_per_second=FPS,
+            ),
+            file=media / f"{model}.mp4",
+        )
+        for index, (kind, prompt) in enumerate(PROMPTS)
+        for model in ("base", "personalised")
+    )
+
+
+def three_steps() -> tuple[StepRecord, ...]:
+    """A stage's curve, validated at its ends."""
+    return tuple(
+        StepRecord(
+            stage="identity",
+            step=step,
+            steps=3,
+            metrics={"loss": 1 / step, "gradient_norm": 0.1, **({"validation_loss": 0.5} if step != 2 else {})},
+            seconds=0.5,
+        )
+        for step in (1, 2, 3)
+    )
+
+
 @pytest.fixture
 def make_inputs(media: Path, scores: tuple[ScoredSample, ...]) -> Callable[..., ReportInputs]:
     def make(text: str = "plain words", **changes: object) -> ReportInputs:
@@ -79,32 +113,6 @@ def make_inputs(media: Path, scores: tuple[ScoredSample, ...]) -> Callable[..., 
         clip = ClipRecord(
             name=text, kind="video", sources=(), height=32, width=32, num_frames=5, frames_per_second=FPS, notes=(text,)
         )
-        samples = tuple(
-            ReportSample(
-                record=SampleRecord(
-                    file=f"{model}-{index}.mp4",
-                    prompt=Prompt(text=prompt, kind=kind, negative=text),
-                    filled_prompt=prompt.replace("{subject}", text),
-                    seed=0,
-                    model=model,
-                    num_frames=5,
-                    frames_per_second=FPS,
-                ),
-                file=media / f"{model}.mp4",
-            )
-            for index, (kind, prompt) in enumerate(PROMPTS)
-            for model in ("base", "personalised")
-        )
-        steps = tuple(
-            StepRecord(
-                stage="identity",
-                step=step,
-                steps=3,
-                metrics={"loss": 1 / step, "gradient_norm": 0.1, **({"validation_loss": 0.5} if step != 2 else {})},
-                seconds=0.5,
-            )
-            for step in (1, 2, 3)
-        )
         values: dict[str, object] = {
             "concept": concept,
             "created": datetime(2026, 3, 4, 15, 6),
@@ -114,9 +122,9 @@ def make_inputs(media: Path, scores: tuple[ScoredSample, ...]) -> Callable[..., 
                     record=clip, files=(media / "clip.mp4",), reconstructions=(media / "clip.mp4",), caption=caption
                 ),
             ),
-            "samples": samples,
+            "samples": report_samples(media, text),
             "scores": scores,
-            "training": steps,
+            "training": three_steps(),
             "stages": {"identity": ReportStage(seconds=75.0, figures={"effective_rank": 1.75})},
             "call": {"num_frames": 5, "height": 32},
             "settings": {"concept": {"subject": text}, "seed": 7},

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -201,14 +202,22 @@ def test_a_polite_stop_checkpoints_and_says_how_to_go_on(setup: Setup, state: Pa
     assert digests(setup.config, StateFolder.open(state)) == setup.digests
 
 
-def test_a_disk_that_is_full_from_the_start_keeps_no_half_run_folder(setup: Setup, tmp_path: Path) -> None:
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A real file system of that size; skips the test where none can be mounted."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(small)], check=False).returncode:
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_from_the_start_keeps_no_half_run_folder(setup: Setup, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "8k") as small:
         (small / "other").write_bytes(bytes(8192))
         code, _, errors = Command(setup, small / "state").end()
         assert code == 1, errors
@@ -216,22 +225,12 @@ def test_a_disk_that_is_full_from_the_start_keeps_no_half_run_folder(setup: Setu
         assert "disk full" in line
         assert not [path for path in small.glob("state/**/*") if path.is_file()]
         assert not list(small.glob("state/runs/*"))
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_a_disk_that_fills_up_is_one_clear_line_and_nothing_half_written(setup: Setup, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "tmpfs", str(small)], check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
+    with small_disk(tmp_path / "small", "7m") as small:
         code, _, errors = Command(setup, small / "state").end()
         assert code == 1, errors
         assert "disk full" in errors.lower() or "no space" in errors.lower(), errors
         assert "Traceback" not in errors
         assert not list(small.glob("state/store/tmp/*/*"))
-    finally:
-        subprocess.run(["umount", "--lazy", str(small)], check=True)
