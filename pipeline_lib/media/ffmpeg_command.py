@@ -17,6 +17,8 @@ from pipeline_lib.errors import ResourceError
 from pipeline_lib.media.header import ALLOWED_FORMATS, Header
 
 _THREADS = 4
+_RACING_DECODERS = frozenset({"theora", "vp3", "vp4"})
+"""On several threads ffmpeg's one decoder of these gives other pictures from one reading to the next."""
 _MATRIX_UNSPECIFIED = 2
 
 
@@ -100,7 +102,7 @@ def decode_command(path: Path, header: Header, scaling: Scaling, max_pixels: int
         f"file:{path.absolute()}",
         protocol_whitelist="file,pipe",
         format_whitelist=ALLOWED_FORMATS,
-        threads=_THREADS,
+        threads=1 if header.codec in _RACING_DECODERS else _THREADS,
         # A stream may grow beyond what its header says.
         max_pixels=max_pixels,
     )

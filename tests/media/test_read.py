@@ -97,6 +97,13 @@ def test_containers_and_codecs(made: Path, tmp_path: Path, name: str, codec: str
     assert has_note(clip, "from 16 to 8 frames per second")
 
 
+def test_theora_reads_the_same_each_time(made: Path, tmp_path: Path) -> None:
+    """Its decoder loses pictures in about one reading of four when it has several threads."""
+    ffmpeg("-i", made / "numbered.mp4", "-r", "16", "-c:v", "libtheora", "-q:v", "2", tmp_path / "a.ogv")
+    readings = [frame_numbers(read_one(tmp_path / "a.ogv").frames) for _ in range(8)]
+    assert readings == [list(range(0, 30, 2))] * 8
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation(made: Path, tmp_path: Path, degrees: int) -> None:
     turned = tmp_path / "turned.mp4"
