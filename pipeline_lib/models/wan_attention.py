@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -92,7 +91,7 @@ def _next_below(value: Tensor) -> Tensor:
 
 
 class _Bias:
-    """The bias of the forward pass in progress, shared by the processors of one transformer."""
+    """The bias of the forward pass in progress, shared by the cross-attentions of one transformer."""
 
     def __init__(self) -> None:
         self.current: Tensor | None = None
@@ -105,30 +104,17 @@ class _Bias:
         finally:
             self.current = previous
 
-
-class _BiasedProcessor(WanAttnProcessor):
-    def __init__(self, bias: _Bias) -> None:
-        super().__init__()
-        self.bias = bias
-
-    def __call__(
-        self,
-        attn: WanAttention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        mask = attention_mask if self.bias.current is None else self.bias.current
-        return super().__call__(attn, hidden_states, encoder_hidden_states, mask, rotary_emb)
+    def add(self, _attention: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Forward pre-hook of a cross-attention, which has neither mask nor rotation of its own."""
+        return None if self.current is None else (inputs[:2], {**named, "attention_mask": self.current})
 
 
 class CollapsedPadding:
     """Makes a Wan transformer skip padding, whoever calls it.
 
     Args:
-        transformer: a text-to-video `WanTransformer3DModel`; its cross-attention processors are replaced
-            by ones that do the same unless a bias is in force.
+        transformer: a text-to-video `WanTransformer3DModel`; its cross-attentions get a hook that does
+            nothing unless a bias is in force.
         total: rows of text with which the stock pipeline calls it.
         enabled: whether calls with `total` rows are collapsed.
 
@@ -140,7 +126,7 @@ class CollapsedPadding:
         self.transformer, self.total, self.enabled = transformer, total, enabled
         self._bias = _Bias()
         for block in transformer.blocks:
-            block.attn2.processor = _BiasedProcessor(self._bias)
+            block.attn2.register_forward_pre_hook(self._bias.add, with_kwargs=True)
         transformer.register_forward_pre_hook(self._collapse, with_kwargs=True)
         transformer.register_forward_hook(self._clear, always_call=True)
 

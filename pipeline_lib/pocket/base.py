@@ -17,6 +17,7 @@ from pipeline_lib.models.folder import BaseCard
 from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
 from pipeline_lib.pocket.base_data import Batch, LatentSource
 from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, build_scheduler, build_text_encoder, build_transformer
+from pipeline_lib.pocket.explicit_attention import ExplicitAttention
 from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
@@ -76,6 +77,8 @@ class TextToVideo(nn.Module):
         super().__init__()
         self.transformer: WanTransformer3DModel = build_transformer()
         self.text_encoder: UMT5EncoderModel = build_text_encoder(vocabulary)
+        for block in self.transformer.blocks:
+            block.attn1.processor, block.attn2.processor = ExplicitAttention(), ExplicitAttention()
         self.padding = CollapsedPadding(self.transformer, MAX_TEXT_TOKENS, enabled=True)
 
     def start_from(self, folder: Path) -> None:
@@ -133,12 +136,15 @@ def weighted_loss(model: nn.Module, batch: Batch, seed: int, settings: BaseSetti
     return (error * weight).sum() / (weight.sum() * error.shape[1])
 
 
-def build_optimizers(model: TextToVideo, settings: BaseSettings) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: TextToVideo, settings: BaseSettings, ranks: Ranks | None = None
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for the rest.
 
     Args:
         model: what is trained.
         settings: rates.
+        ranks: processes that share Muon's work.
 
     Returns:
         The two optimizers.
@@ -150,7 +156,7 @@ def build_optimizers(model: TextToVideo, settings: BaseSettings) -> list[torch.o
         matrix = inside and value.ndim == 2 and "relative_attention_bias" not in name
         (matrices if matrix else others).append(value)
     return [
-        Orthogonal(matrices, lr=settings.matrix_rate, weight_decay=0.02),
+        Orthogonal(matrices, lr=settings.matrix_rate, weight_decay=0.02, ranks=ranks),
         torch.optim.AdamW(others, lr=settings.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
@@ -203,10 +209,10 @@ class BaseTrainer:
         self.model = TextToVideo(len(source.tokenizer))
         if published:
             self.model.start_from(published)
-        self.optimizers = build_optimizers(self.model, settings)
+        self.ranks = Ranks()
+        self.optimizers = build_optimizers(self.model, settings, self.ranks)
         self.peaks = (settings.matrix_rate, settings.other_rate)
         self.average = Average(self.model, settings.average)
-        self.ranks = Ranks()
         self.step, self.over = 0, False
         state = piece.load()
         if state:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_lib.pocket.ranks import Ranks
+
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
@@ -42,15 +44,19 @@ class Orthogonal(torch.optim.Optimizer):
         lr: learning rate on AdamW's scale.
         momentum: weight of the past in the running gradient.
         weight_decay: decoupled decay.
+        ranks: equal processes that hold equal gradients and share the work; by default each does all of it.
     """
 
     def __init__(
         self,
         parameters: Iterable[Tensor],
         lr: float,
+        *,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
 
@@ -84,7 +90,8 @@ class Orthogonal(torch.optim.Optimizer):
         """Step parameters of one shape together: many small products cost less as one."""
         ahead = torch.stack([self._ahead(value, group["momentum"]) for value in values])
         size = 0.2 * max(ahead.shape[1:]) ** 0.5
-        for value, direction in zip(values, orthogonalise(ahead), strict=True):
+        directions = self.ranks.split_work(orthogonalise, ahead) if self.ranks else orthogonalise(ahead)
+        for value, direction in zip(values, directions, strict=True):
             value.mul_(1.0 - group["lr"] * group["weight_decay"])
             part = value[_trained(value)]
             part.add_(direction.to(value.dtype).reshape(part.shape), alpha=-group["lr"] * size)

@@ -7,10 +7,10 @@ after every operation, processes once per step.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 class Ranks:
@@ -32,7 +32,26 @@ class Ranks:
         """Whether this process writes checkpoints and the log."""
         return self.rank == 0
 
-    def average_gradients(self, parameters: Sequence[torch.Tensor], stop: bool) -> bool:
+    def split_work(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Each process works on its part of the rows; all get everything.
+
+        Args:
+            work: takes and gives tensors of as many rows; rows do not know each other.
+            rows: shape (N, ...), the same in every process.
+
+        Returns:
+            Shape (N, ...).
+        """
+        if self.count == 1:
+            return work(rows)
+        done = torch.zeros_like(rows, dtype=torch.float32)
+        mine = slice(self.rank, None, self.count)
+        if self.rank < len(rows):
+            done[mine] = work(rows[mine]).float()
+        distributed.all_reduce(done)
+        return done
+
+    def average_gradients(self, parameters: Sequence[Tensor], stop: bool) -> bool:
         """Average gradients over processes, in place, and agree on stopping.
 
         Args:

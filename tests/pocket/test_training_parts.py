@@ -34,7 +34,7 @@ def test_training_sees_what_a_stock_call_sees() -> None:
     model = TextToVideo(300).eval()
     tokens = torch.randint(2, 300, (2, 9))
     mask = torch.tensor([[1] * 9, [1] * 4 + [0] * 5])
-    noisy, sigma = torch.randn(6, 16, 1, 8, 8), torch.linspace(0.1, 0.9, 6)
+    noisy, sigma = torch.randn(6, 16, 2, 8, 8), torch.linspace(0.1, 0.9, 6)
     embeddings = model.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
     padded = torch.zeros(2, MAX_TEXT_TOKENS, TEXT_WIDTH)
     padded[:, :9] = embeddings
@@ -177,10 +177,15 @@ value = torch.nn.Parameter(torch.zeros(2))
 value.grad = torch.tensor([1.0, 2.0]) * (1 + 2 * ranks.rank)
 stop = ranks.average_gradients([value], stop=ranks.rank == 1)
 assert value.grad.tolist() == [2.0, 4.0] and stop
+for count in (1, 2, 5):
+    rows = torch.arange(2.0 * count).view(count, 2)
+    seen = []
+    done = ranks.split_work(lambda part: seen.append(len(part)) or part.square().bfloat16(), rows)
+    assert torch.equal(done, rows.square().bfloat16().float()) and sum(seen) in (count // 2, count - count // 2)
 """
 
 
-def test_two_processes_average_gradients_and_agree_on_stopping() -> None:
+def test_two_processes_average_gradients_agree_on_stopping_and_share_work() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
