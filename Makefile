@@ -52,6 +52,7 @@ pocket: $(STAMP)
 
 benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.gizmos
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

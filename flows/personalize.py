@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipeline_lib.observers import wants_masks
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.step import StepResult
 from tasks.caption import caption
@@ -13,6 +14,7 @@ from tasks.concept import concept
 from tasks.encode import encode
 from tasks.evaluate import evaluate
 from tasks.generate import generate_base, generate_personalised
+from tasks.mask import mask
 from tasks.plan import plan
 from tasks.prepare import prepare
 from tasks.prior import prior
@@ -38,7 +40,8 @@ def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B00
         captions = caption(clips)
         before = generate_base(captions)
 
-        sources = {"captions": captions, "data": encode(clips, captions)}
+        masks = {"masks": mask(clips)} if wants_masks(config) else {}
+        sources = {"captions": captions, "data": encode(clips, captions, **masks)}
         if planned.has_prior:
             sources["prior"] = prior(captions)
         stages: dict[str, StepResult] = {}
@@ -47,7 +50,7 @@ def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B00
             stages[spec.name] = train(spec, {**sources, **earlier})
         last = stages[planned.stages[-1].name]
 
-        made = {**sources, "clips": clips, "before": before, "stage": last}
+        made = {**sources, **masks, "clips": clips, "before": before, "stage": last}
         made["after"] = generate_personalised(captions, last)
         made["scores"] = evaluate(made)
         made["concept"] = concept(planned, made)

@@ -82,7 +82,9 @@ def run_in_process(config: RunConfig, state: StateFolder, on_event: OnEvent) -> 
 
 
 def _walk(context: StepContext) -> tuple[Any, dict[str, StepResult]]:
+    from pipeline_lib.observers import wants_masks
     from pipeline_lib.steps import caption, concept, encode, evaluate, generate, plan, prepare, prior, report, train
+    from pipeline_lib.steps.mask import mask
 
     done: dict[str, StepResult] = {}
 
@@ -94,7 +96,8 @@ def _walk(context: StepContext) -> tuple[Any, dict[str, StepResult]]:
     planned = plan.plan(context, clips)
     captions = ref(caption.caption(context, clips))
     before = ref(generate.generate_base(context, captions))
-    sources = {"captions": captions, "data": ref(encode.encode(context, clips, captions))}
+    masks = {"masks": ref(mask(context, clips))} if wants_masks(context.config) else {}
+    sources = {"captions": captions, "data": ref(encode.encode(context, clips, captions, **masks))}
     if planned.has_prior:
         sources["prior"] = ref(prior.prior(context, captions))
     stages: dict[str, Any] = {}
@@ -103,7 +106,7 @@ def _walk(context: StepContext) -> tuple[Any, dict[str, StepResult]]:
         stages[spec.name] = ref(train.train(context, spec, {**sources, **earlier}))
     last = stages[planned.stages[-1].name]
     after = ref(generate.generate_personalised(context, captions, last))
-    made = {**sources, "clips": clips, "before": before, "after": after, "stage": last}
+    made = {**sources, **masks, "clips": clips, "before": before, "after": after, "stage": last}
     made["scores"] = ref(evaluate.evaluate(context, made))
     made["concept"] = ref(concept.concept(context, planned, made))
     ref(report.report(context, planned, plan.report_inputs(made, stages)))

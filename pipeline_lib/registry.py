@@ -1,8 +1,7 @@
-"""Names to implementations: the only module that knows them all.
+"""Names to implementations: with :mod:`pipeline_lib.observers` the only module that knows them all.
 
-Outsiders add their own through entry points: group `mannerism.methods` (a class that follows
-:class:`pipeline_lib.methods.method.Method`) and `mannerism.captioners` (a callable without arguments
-that returns a :class:`pipeline_lib.captions.captioner.Captioner`).
+Outsiders add methods of their own through the entry points `mannerism.methods`: a class that follows
+:class:`pipeline_lib.methods.method.Method`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from pipeline_lib.pocket.zoo import zoo_root
 from pipeline_lib.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from pipeline_lib.captions.captioner import Captioner
-    from pipeline_lib.features.encoders import ImageTextEncoder
+    from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
+    from pipeline_lib.features.truth import TruthReader
     from pipeline_lib.methods.method import Method
     from pipeline_lib.models.base import BaseModel
 
-_METHOD_GROUP, _CAPTIONER_GROUP = "mannerism.methods", "mannerism.captioners"
+_METHOD_GROUP = "mannerism.methods"
 _METHODS = {
     "set_and_sequence": "pipeline_lib.methods.set_and_sequence.method:SetAndSequence",
     "lora": "pipeline_lib.methods.baselines.lora:PlainLora",
@@ -39,18 +38,45 @@ _SETTINGS = {
     "set_and_sequence": "pipeline_lib.methods.set_and_sequence.settings",
     "lora": "pipeline_lib.methods.baselines.settings",
 }
-_CAPTIONERS = {"template": "pipeline_lib.captions.template:TemplateCaptioner"}
 
 
 class NamedBase(NamedTuple):
-    """A base that has a name of its own: its folder, the preset that suits it, the encoder of its world."""
+    """A base that has a name of its own: its folder, the preset that suits it, the models of its world."""
 
     folder: Path
     preset: str
     encoder: Path | None
+    image_encoder: Path | None
+    captioner: Path | None = None
+    segmenter: Path | None = None
 
 
-BASES: dict[str, NamedBase] = {"pocket": NamedBase(zoo_root() / "base", "pocket", zoo_root() / "clip")}
+BASES: dict[str, NamedBase] = {
+    "pocket": NamedBase(
+        folder=zoo_root() / "base",
+        preset="pocket",
+        encoder=zoo_root() / "clip",
+        image_encoder=zoo_root() / "image",
+        captioner=zoo_root() / "captioner",
+        segmenter=zoo_root() / "segmenter",
+    ),
+}
+
+
+class NamedTruth(NamedTuple):
+    """A world whose truth is known: who reads it, `module:class`, and the files of the reader's weights."""
+
+    reader: str
+    weights: tuple[Path, ...]
+
+
+_JUDGE = zoo_root() / "judge"
+TRUTHS: dict[str, NamedTruth] = {
+    "gizmo": NamedTruth(
+        "pipeline_lib.pocket.truth_reader:GizmoTruth",
+        (_JUDGE / "first.safetensors", _JUDGE / "first_gallery.safetensors"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +96,7 @@ class MethodChoice:
 
 def method_names() -> list[str]:
     """Names of all methods, built in and installed."""
-    return _names(_METHODS, _METHOD_GROUP)
+    return names_of(_METHODS, _METHOD_GROUP)
 
 
 def choose_method(config: RunConfig) -> MethodChoice:
@@ -86,7 +112,7 @@ def choose_method(config: RunConfig) -> MethodChoice:
         ConfigError: no such method, preset or setting, or a bad value.
     """
     preset, settings = choose_settings(config)
-    return MethodChoice(_made(config.method.name, _METHODS, _METHOD_GROUP), preset, settings)
+    return MethodChoice(made(config.method.name, _METHODS, _METHOD_GROUP), preset, settings)
 
 
 def choose_settings(config: RunConfig) -> tuple[str, Any]:
@@ -104,7 +130,7 @@ def choose_settings(config: RunConfig) -> tuple[str, Any]:
     method = _method_settings(config.method.name)
     preset = config.method.preset or default_preset(config.base.source)
     if preset not in method.presets:
-        raise _unknown("method.preset", preset, method.presets)
+        raise unknown_name("method.preset", preset, method.presets)
     try:
         return preset, settings_from(method, preset, config.method.settings)
     except ValidationError as error:
@@ -135,7 +161,7 @@ def base_source(config: RunConfig) -> str:
             raise ConfigError(f"the base {source!r} is not part of this installation", fix="name a diffusers folder")
         return str(folder)
     if not Path(source).expanduser().exists() and not _HUB_ID.fullmatch(source):
-        raise _unknown("base.source", source, BASES, "or a diffusers folder, or a hub id like org/name")
+        raise unknown_name("base.source", source, BASES, "or a diffusers folder, or a hub id like org/name")
     return source
 
 
@@ -178,54 +204,6 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
     return load_base(base_source(config), device=device, dtype=getattr(torch, dtype), revision=revision)
 
 
-def check_captioner(config: RunConfig) -> None:
-    """Raises ConfigError where the captioner is neither a known name nor a model folder."""
-    name = config.concept.captioner
-    known = _names(_CAPTIONERS, _CAPTIONER_GROUP)
-    if name not in known and not Path(name).expanduser().is_dir():
-        raise _unknown("concept.captioner", name, known, "or a folder of a vision-language model")
-
-
-def captioner_folder(config: RunConfig) -> Path | None:
-    """The folder of a run's vision-language model; None where the captioner is a name.
-
-    Args:
-        config: its `concept.captioner`.
-
-    Returns:
-        The folder, if there is one.
-
-    Raises:
-        ConfigError: neither a known name nor a folder.
-    """
-    check_captioner(config)
-    name = config.concept.captioner
-    return None if name in _names(_CAPTIONERS, _CAPTIONER_GROUP) else Path(name).expanduser()
-
-
-def open_captioner(config: RunConfig) -> Captioner:
-    """The captioner of a run.
-
-    Args:
-        config: its `concept.captioner`: a name, built in or installed, or a model folder.
-
-    Returns:
-        The captioner, loaded.
-
-    Raises:
-        ConfigError: neither a known name nor a model folder.
-    """
-    folder = captioner_folder(config)
-    captioner: Captioner
-    if folder is None:
-        captioner = _made(config.concept.captioner, _CAPTIONERS, _CAPTIONER_GROUP)
-    else:
-        from pipeline_lib.captions.vlm import VLMCaptioner
-
-        captioner = VLMCaptioner(folder, _made("template", _CAPTIONERS, _CAPTIONER_GROUP))
-    return captioner
-
-
 def encoder_folder(config: RunConfig) -> Path | None:
     """Folder of the image-text encoder that scores a run's samples; None where there is none.
 
@@ -238,16 +216,24 @@ def encoder_folder(config: RunConfig) -> Path | None:
     Raises:
         ConfigError: a folder was named and is not there.
     """
-    name = config.evaluation.encoder
-    if name == "none":
-        return None
-    if name == "auto":
-        named = BASES.get(config.base.source)
-        return named.encoder if named and named.encoder and (named.encoder / "config.json").is_file() else None
-    folder = Path(name).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"evaluation.encoder: no CLIP model in {name}", fix="give the folder of one, or none")
-    return folder
+    named = BASES.get(config.base.source)
+    return _encoder_folder("encoder", config.evaluation.encoder, named and named.encoder)
+
+
+def image_encoder_folder(config: RunConfig) -> Path | None:
+    """Folder of the image encoder (DINO's role) that scores a run's samples; None where there is none.
+
+    Args:
+        config: its `evaluation.image_encoder`, as for :func:`encoder_folder`.
+
+    Returns:
+        The folder of a vision transformer, or None.
+
+    Raises:
+        ConfigError: a folder was named and is not there.
+    """
+    named = BASES.get(config.base.source)
+    return _encoder_folder("image_encoder", config.evaluation.image_encoder, named and named.image_encoder)
 
 
 def open_encoder(folder: Path, device: str) -> ImageTextEncoder:
@@ -257,21 +243,91 @@ def open_encoder(folder: Path, device: str) -> ImageTextEncoder:
     return ClipEncoder(folder, device=device)
 
 
+def open_image_encoder(folder: Path, device: str) -> FrameEncoder:
+    """The encoder in a folder that :func:`image_encoder_folder` told."""
+    from pipeline_lib.features.vit import VitEncoder
+
+    return VitEncoder(folder, device=device)
+
+
+def truth_weights(config: RunConfig) -> list[Path]:
+    """Files of the weights that read a run's samples against the truth; none where no truth is known.
+
+    Args:
+        config: its `evaluation.truth`: empty, or a world and a number in it, e.g. "gizmo:4".
+
+    Returns:
+        The files, all there.
+
+    Raises:
+        InputError: no such world, nothing of that number in it, or a reader that is not installed.
+    """
+    if not config.evaluation.truth:
+        return []
+    named, _ = _named_truth(config)
+    absent = [path.name for path in named.weights if not path.is_file()]
+    if absent:
+        raise ConfigError("evaluation.truth: its judge is not part of this installation", got=f"no {', '.join(absent)}")
+    return list(named.weights)
+
+
+def open_truth(config: RunConfig) -> TruthReader | None:
+    """Who reads a run's samples against the truth; None where no truth is known.
+
+    Args:
+        config: as for :func:`truth_weights`.
+
+    Returns:
+        The reader; its weights are read when first used.
+
+    Raises:
+        InputError: as :func:`truth_weights` raises it.
+    """
+    weights = truth_weights(config)
+    if not weights:
+        return None
+    named, number = _named_truth(config)
+    module, _, attribute = named.reader.partition(":")
+    reader: TruthReader = getattr(import_module(module), attribute)(number, *weights)
+    return reader
+
+
+def _named_truth(config: RunConfig) -> tuple[NamedTruth, int]:
+    from pipeline_lib.world.gizmos import gizmo
+
+    name, _, number = config.evaluation.truth.partition(":")
+    if name not in TRUTHS or not number.isdecimal():
+        raise unknown_name("evaluation.truth", config.evaluation.truth, [f"{known}:NUMBER" for known in TRUTHS])
+    return TRUTHS[name], gizmo(int(number)).index
+
+
+def _encoder_folder(key: str, name: str, own: Path | None) -> Path | None:
+    if name == "none":
+        return None
+    if name == "auto":
+        return own if own and (own / "config.json").is_file() else None
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"evaluation.{key}: no model in {name}", fix="give the folder of one, or none")
+    return folder
+
+
 def _method_settings(name: str) -> Configurable:
     if name not in method_names():
-        raise _unknown("method.name", name, method_names())
+        raise unknown_name("method.name", name, method_names())
     if name in _SETTINGS:
         settings: MethodSettings = import_module(_SETTINGS[name]).SETTINGS
         return settings
-    method: Method = _made(name, _METHODS, _METHOD_GROUP)
+    method: Method = made(name, _METHODS, _METHOD_GROUP)
     return method
 
 
-def _names(built_in: Mapping[str, str], group: str) -> list[str]:
+def names_of(built_in: Mapping[str, str], group: str) -> list[str]:
+    """Names of a kind, built in and installed."""
     return [*built_in, *(point.name for point in entry_points(group=group))]
 
 
-def _made(name: str, built_in: Mapping[str, str], group: str) -> Any:
+def made(name: str, built_in: Mapping[str, str], group: str) -> Any:
     """What a name stands for, built in or installed; None where it stands for nothing."""
     if name in built_in:
         module, _, attribute = built_in[name].partition(":")
@@ -281,7 +337,8 @@ def _made(name: str, built_in: Mapping[str, str], group: str) -> Any:
     return None
 
 
-def _unknown(key: str, got: str, known: Iterable[str], also: str = "") -> ConfigError:
+def unknown_name(key: str, got: str, known: Iterable[str], also: str = "") -> ConfigError:
+    """The error for a name that stands for nothing; the nearest known one is named."""
     names = list(known)
     near = difflib.get_close_matches(got, names, n=1)
     expected = ", ".join(names) + (f", {also}" if also else "")

@@ -50,7 +50,8 @@ class ConceptSection(Section):
     )
     shot: int = Field(default=0, ge=0, description="which shot of a clip with cuts, from 1; 0: the longest one")
     captioner: str = Field(
-        default="template", description="'template' (from `subject`), or a folder of a vision-language model"
+        default="auto",
+        description="auto (the base's own, else template), template (measures), or a folder of a vision-language model",
     )
 
 
@@ -98,12 +99,30 @@ class SamplesSection(Section):
     motion_strength: float = Field(default=1.0, ge=0, le=4, description="strength of the learned motion")
 
 
+class MaskSection(Section):
+    """Whether training looks at the subject alone."""
+
+    segmenter: str = Field(
+        default="none",
+        min_length=1,
+        description="none, auto (the base's own), a folder of a CLIPSeg model, or your own masks: a video or images",
+    )
+    subject: str = Field(default="", description="what the segmenter looks for; empty: the class noun")
+
+
 class EvaluationSection(Section):
     """How the samples are scored."""
 
     encoder: str = Field(
         default="auto",
         description="image-text encoder: auto (the base's own, if any), none, or a local folder of a CLIP model",
+    )
+    image_encoder: str = Field(
+        default="auto",
+        description="image encoder, DINO's role: auto (the base's own, if any), none, or a local folder of a ViT",
+    )
+    truth: str = Field(
+        default="", description="what is known to be true of the subject: 'gizmo:4' of the pocket world; empty: nothing"
     )
 
 
@@ -125,6 +144,7 @@ class RunConfig(Section):
         default=(),
         description="your own captions, one for each clip, or one for all: {class_noun: …, static: …, motion: …}",
     )
+    mask: MaskSection = Field(default_factory=MaskSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     samples: SamplesSection = Field(default_factory=SamplesSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
@@ -277,13 +297,17 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     concept, samples, evaluation = config.concept, config.samples, config.evaluation
     inputs = tuple(path(text) for text in concept.inputs)
     prompts = path(samples.prompts_file) if samples.prompts_file else ""
-    captioner, encoder = path_or_name(concept.captioner), path_or_name(evaluation.encoder)
+    captioner = path_or_name(concept.captioner)
+    named, masks = config.mask.segmenter, path(config.mask.segmenter)
+    segmenter = masks if named not in ("none", "auto") and Path(masks).exists() else named
+    encoders = {name: path_or_name(getattr(evaluation, name)) for name in ("encoder", "image_encoder")}
     return config.model_copy(
         update={
             "concept": concept.model_copy(update={"inputs": inputs, "captioner": captioner}),
+            "mask": config.mask.model_copy(update={"segmenter": segmenter}),
             "samples": samples.model_copy(update={"prompts_file": prompts}),
             "base": config.base.model_copy(update={"source": path_or_name(config.base.source)}),
-            "evaluation": evaluation.model_copy(update={"encoder": encoder}),
+            "evaluation": evaluation.model_copy(update=encoders),
         }
     )
 

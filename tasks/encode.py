@@ -8,6 +8,7 @@ from tasks.stage_task import stage_task
 
 
 @stage_task("encode")
-def encode(clips: StepResult, captions: StepResult) -> StepResult:
+def encode(clips: StepResult, captions: StepResult, masks: StepResult | None = None) -> StepResult:
     """Encodes once for all stages."""
-    return current_session().step("encode", {"clips": clips, "captions": captions})
+    sources = {"clips": clips, "captions": captions}
+    return current_session().step("encode", {**sources, "masks": masks} if masks else sources)

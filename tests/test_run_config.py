@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.registry import choose_method, encoder_folder, open_base, open_captioner
+from pipeline_lib.observers import open_captioner, segmenter_path
+from pipeline_lib.registry import choose_method, encoder_folder, open_base
 from pipeline_lib.run_config import RunConfig, config_text, load_config, parse_config, with_settings
 
 
@@ -174,6 +175,10 @@ def test_unknown_bases_captioners_and_encoders_are_config_errors(tmp_path: Path)
         open_base(with_settings(RunConfig(), ["base.source=poket"]), "cpu", "float32")
     with pytest.raises(ConfigError, match=r"concept\.captioner"):
         open_captioner(with_settings(RunConfig(), ["concept.captioner=templat"]))
+    with pytest.raises(ConfigError, match=r"unknown mask\.segmenter"):
+        segmenter_path(with_settings(RunConfig(), ["mask.segmenter=nowhere"]))
+    with pytest.raises(ConfigError, match="brings no segmenter"):
+        segmenter_path(with_settings(RunConfig(), ["mask.segmenter=auto", f"base.source={tmp_path}"]))
     with pytest.raises(ConfigError, match=r"evaluation\.encoder"):
         encoder_folder(with_settings(RunConfig(), [f"evaluation.encoder={tmp_path}"]))
     assert encoder_folder(with_settings(RunConfig(), ["evaluation.encoder=none"])) is None

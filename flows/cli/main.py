@@ -32,6 +32,7 @@ Preset = Annotated[str, typer.Option(help="paper, portable, pocket or demo.")]
 Prompts = Annotated[str, typer.Option(help="A file of prompts, one a line, with {subject} in the subject's place.")]
 Negative = Annotated[str, typer.Option(help="Negative prompt.")]
 Strength = Annotated[float | None, typer.Option(min=0, max=4, help="Strength; 1 is as trained.")]
+Mask = Annotated[bool, typer.Option("--mask", help="Train on the subject alone; the base's segmenter finds it.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its beginning.")]
 
 
@@ -60,6 +61,7 @@ def run(
     base: Base = "",
     method: Method = "",
     preset: Preset = "",
+    mask: Mask = False,
     prompts: Prompts = "",
     negative: Negative = "",
     seed: Seed = None,
@@ -74,6 +76,7 @@ def run(
         "base.source": base,
         "method.name": method,
         "method.preset": preset,
+        "mask.segmenter": "auto" if mask else "",
         "samples.prompts_file": prompts,
         "samples.negative_prompt": negative,
         "seed": "" if seed is None else seed,
@@ -101,16 +104,19 @@ def resume(name: Run, json: Json = False) -> None:
 def preview(
     source: Annotated[str, typer.Argument(metavar="CLIP|FOLDER|CONFIG", help="As for run.")],
     subject: Subject = "",
+    *,
     base: Base = "",
+    mask: Mask = False,
     settings: Set = [],  # noqa: B006 - typer's way
     out: Annotated[Path, typer.Option(help="The contact sheet.")] = Path("preview.png"),
     json: Json = False,
 ) -> None:
-    """Show exactly the frames, captions and prompts that would be trained on."""
+    """Show exactly the frames, masks, captions and prompts that would be trained on."""
     from flows.cli.preview import preview_config
     from flows.cli.run import asked_config
 
-    preview_config(asked_config(source, {"concept.subject": subject, "base.source": base}, settings), out, as_json=json)
+    options = {"concept.subject": subject, "base.source": base, "mask.segmenter": "auto" if mask else ""}
+    preview_config(asked_config(source, options, settings), out, as_json=json)
 
 
 @app.command()

@@ -136,7 +136,9 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
         raise InputError(f"{target} is there already", fix="name another one with --out")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
-        made = save_concept(Path(scratch) / "concept", record, concept.triple, concept.tokens)
+        made = save_concept(
+            Path(scratch) / "concept", record, concept.triple, concept.tokens, concept.self_conditioning
+        )
         shutil.move(made / LORA_FILE if form == "lora" else made, target)
     if as_json:
         put_json({"path": str(target), "format": form, "trigger": record.trigger})

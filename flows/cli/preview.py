@@ -1,4 +1,4 @@
-"""`preview`: the frames, captions and prompts that would be trained on, before anything is trained."""
+"""`preview`: the frames, masks, captions and prompts that would be trained on, before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipeline_lib.masks.track import MaskTrack
     from pipeline_lib.media.clip import Clip
+    from pipeline_lib.records import ArtifactRef
+    from pipeline_lib.steps.step import StepContext
 
 
 def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
@@ -65,8 +68,10 @@ def _facts(config: RunConfig, out: Path) -> dict[str, Any]:
     wanted = encoding_settings(context, captions[0].class_noun)
     planned = plan(context, prepared.ref)
     static, full = training_prompts(captions, wanted)
-    chosen = _chosen(clips, wanted.num_frames, context.base.spec.frame_rules.num_frames)
+    tracks, masks, mask_notes = _masks(context, prepared.ref)
+    chosen = _chosen(clips, tracks, wanted.num_frames, context.base.spec.frame_rules.num_frames)
     rows = [row for clip, part in zip(clips, chosen, strict=True) for row in _rows(clip, part)]
+    rows += _mask_rows(clips, tracks)
     contact_sheet(rows, out, columns=min(24, max(8, *(len(part.trained_frames) for part in chosen))))
     words = wording(context, captions, planned.stages[-1].settings.get("words", ()))
     prompts, notes = planned_prompts(config, captions[0])
@@ -76,8 +81,8 @@ def _facts(config: RunConfig, out: Path) -> dict[str, Any]:
             for clip, part, still, moving in zip(clips, chosen, static, full, strict=True)
         ],
         "stages": [spec.model_dump(mode="json") for spec in planned.stages],
-        "notes": [*planned.notes, *described.notes, *notes],
-        "masks": "none: this method trains on whole frames",
+        "notes": [*planned.notes, *described.notes, *mask_notes, *notes],
+        "masks": masks,
         "samples": [words.fill(prompt.text) for prompt in prompts],
         "contact_sheet": str(out),
     }
@@ -92,15 +97,18 @@ class _Chosen(NamedTuple):
     window_frames: int
 
 
-def _chosen(clips: list[Clip], num_frames: int, window: int) -> list[_Chosen]:
+def _chosen(clips: list[Clip], tracks: list[MaskTrack], num_frames: int, window: int) -> list[_Chosen]:
     from pipeline_lib.training.encode import choose_frames, window_starts
 
-    used, spare = choose_frames([len(clip.frames) for clip in clips], num_frames)
+    empty = {(index, frame) for index, track in enumerate(tracks) for frame in track.empty_frames()}
+    used, spare = choose_frames([len(clip.frames) for clip in clips], num_frames, empty)
     return [
         _Chosen(
             trained_frames=[at for source, at in used if source == index],
             held_out_frames=[at for source, at in spare if source == index],
-            window_starts=window_starts(len(clip.frames), window) if clip.record.kind == "video" else [],
+            window_starts=window_starts(len(clip.frames), window, {frame for owner, frame in empty if owner == index})
+            if clip.record.kind == "video"
+            else [],
             window_frames=window,
         )
         for index, clip in enumerate(clips)
@@ -115,6 +123,27 @@ def _rows(clip: Clip, part: _Chosen) -> list[tuple[str, NDArray[np.uint8]]]:
         stop = start + part.window_frames
         rows.append((f"{name}: frames {start}-{stop - 1} in order", clip.frames[start:stop]))
     return rows
+
+
+def _masks(context: StepContext, clips: ArtifactRef) -> tuple[list[MaskTrack], str, tuple[str, ...]]:
+    """The masks of all clips, or none; what to tell of them; notes."""
+    from pipeline_lib.observers import wants_masks
+    from pipeline_lib.steps.mask import load_masks, mask, mask_words
+
+    if not wants_masks(context.config):
+        return [], "none: training looks at whole frames", ()
+    made = mask(context, clips)
+    words, figures = mask_words(context.config), made.figures
+    count, empty, area = (figures[name] for name in ("frames", "empty_frames", "mean_area"))
+    told = f"{words!r} found in {count - empty:.0f} of {count:.0f} frames, {area:.0%} of the picture"
+    return load_masks(context.store, made.ref), told, made.notes
+
+
+def _mask_rows(clips: list[Clip], tracks: list[MaskTrack]) -> list[tuple[str, NDArray[np.uint8]]]:
+    from pipeline_lib.steps.mask import masked_frames
+
+    pairs = zip(clips[: len(tracks)], tracks, strict=True)
+    return [(f"{clip.record.name}: what the loss looks at", masked_frames(clip, track)) for clip, track in pairs]
 
 
 def _listed(numbers: list[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,11 +18,13 @@ from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
 from pipeline_lib.steps.run_folder import RunResult, find_run
 from pipeline_lib.steps.state import StateFolder
-from pipeline_lib.storage import write_atomic
+
+if TYPE_CHECKING:
+    from pipeline_lib.world.gizmos import PromptKind
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _FOREIGN_SUFFIXES = (".toml", ".json", ".ini", ".cfg")
-_DEMO_PROMPTS = {"reconstruction": 1, "local": 2, "global": 3}
+_DEMO_PROMPTS: Mapping[PromptKind, int] = {"reconstruction": 1, "local": 2, "global": 3}
 
 
 def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str]) -> RunConfig:
@@ -53,32 +55,15 @@ def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str
 
 def demo_config(settings: Sequence[str]) -> RunConfig:
     """A creature of the pocket world that the pocket base has never seen, learned with the preset `demo`."""
-    from pipeline_lib.media.write import write_video
-    from pipeline_lib.world.gizmos import CLASS_NOUN, REPORTING, gizmo
-    from pipeline_lib.world.render import render
-    from pipeline_lib.world.vocabulary import FRAMES_PER_SECOND
+    from pipeline_lib.pocket.gizmo_run import gizmo_settings, write_gizmo
+    from pipeline_lib.world.gizmos import REPORTING
 
-    creature, state = gizmo(REPORTING[0]), StateFolder.open()
-    clip = state.root / "demo" / f"{creature.name.lower()}.mp4"
-    prompts = clip.with_suffix(".prompts.yaml")
-    chosen = [
-        {"text": prompt.text, "kind": kind}
-        for kind, count in _DEMO_PROMPTS.items()
-        for prompt in [item for item in creature.editing_prompts if item.kind == kind][:count]
-    ]
-    place = creature.caption.removeprefix(f"{creature.static_caption} {creature.motion_caption} ")
-    config = RunConfig.model_validate(
-        {
-            "concept": {"name": creature.name, "inputs": [str(clip)], "subject": CLASS_NOUN},
-            "captions": [{"class_noun": CLASS_NOUN, "motion": creature.motion_caption, "background": place}],
-            "method": {"preset": "demo"},
-            "samples": {"prompts_file": str(prompts)},
-        }
-    )
+    state = StateFolder.open()
+    folder, index = state.root / "demo", REPORTING[0]
+    config = RunConfig.model_validate({**gizmo_settings(index, folder), "method": {"preset": "demo"}})
     wanted = with_settings(config, settings)
     state.make()
-    write_video(render(creature.reference).frames, clip, FRAMES_PER_SECOND)
-    write_atomic(prompts, yaml.safe_dump(chosen))
+    write_gizmo(index, folder, _DEMO_PROMPTS)
     return wanted
 
 

@@ -7,15 +7,15 @@ from pipeline_lib.steps.run_scores import RunScores
 
 Table = dict[str, dict[str, float]]
 
-_ROWS = ("base", "personalised", "ceiling")
+_ROWS = ("chance", "base", "personalised", "ceiling")
 _BEST = "personalised, best seed"
 
 
 def put_scores(result: RunScores) -> None:
     """Prints a table for each group of prompts that was sampled.
 
-    Beside reconstruction stands the best over its seeds, where there are several; the ceiling is the reference
-    itself after the autoencoder.
+    Beside reconstruction stands the best over its seeds, where there are several; chance and ceiling are those of
+    :class:`~pipeline_lib.steps.run_scores.RunScores`.
 
     Args:
         result: of a run; one without scores prints nothing.
@@ -26,7 +26,7 @@ def put_scores(result: RunScores) -> None:
     )
     for title, table, best in groups:
         rows = [row for row in _ROWS if row in table]
-        if not set(rows) - {"ceiling"}:
+        if not set(rows) - {"ceiling", "chance"}:
             continue
         columns = {row: table[row] for row in rows}
         if any(abs(best[name] - value) > 1e-9 for name, value in table.get("personalised", {}).items() if name in best):

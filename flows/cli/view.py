@@ -11,6 +11,7 @@ from rich.progress import TaskID as BarID
 _WORDS = {
     "prepare": "reading the clip",
     "caption": "describing it",
+    "mask": "finding the subject",
     "generate-base": "sampling the base",
     "encode": "encoding",
     "prior": "sampling what the base knows of the class",

@@ -56,3 +56,34 @@ class ImageTextEncoder(FrameEncoder, Protocol):
 
     def text_fits(self, text: str) -> bool:
         """Whether `text` is embedded whole; False when its end is cut off."""
+
+
+@runtime_checkable
+class IdentityEncoder(Protocol):
+    """Turns subjects into unit vectors that tell who they are, wherever, however lit and in whatever pose they are.
+
+    The strings are those of :class:`FrameEncoder`; deterministic as that is.
+    """
+
+    @property
+    def name(self) -> str:
+        """As :attr:`FrameEncoder.name`."""
+
+    @property
+    def digest(self) -> str:
+        """As :attr:`FrameEncoder.digest`."""
+
+    @property
+    def preprocessing(self) -> str:
+        """What happens to a subject before the network: how it is cut out and resized."""
+
+    def subjects(self, frames: NDArray[np.uint8], masks: NDArray[np.float32] | None) -> torch.Tensor:
+        """Embed the subject of each frame.
+
+        Args:
+            frames: (T, H, W, 3), RGB, T ≥ 1.
+            masks: (T, H, W) in [0, 1], 1 is the subject, as a mask track holds them; None takes whole frames.
+
+        Returns:
+            float32 (T, d) on the CPU, each row of length 1; NaN in frames whose mask is empty.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,11 @@ class ClipEncoder:
     @torch.inference_mode()
     def frames(self, frames: NDArray[np.uint8]) -> torch.Tensor:
         """See :class:`~pipeline_lib.features.encoders.FrameEncoder`."""
-        assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (frames.shape, frames.dtype)
-        parts = []
-        for start in range(0, len(frames), self._batch_size):
-            batch = list(frames[start : start + self._batch_size])
-            pixels = self._processor.image_processor(
-                images=batch, return_tensors="pt", input_data_format="channels_last"
-            )["pixel_values"]
-            parts.append(_projected(self._model.get_image_features(pixel_values=pixels.to(self._device))))
-        return _unit(torch.cat(parts))
+        parts = [
+            _projected(self._model.get_image_features(pixel_values=pixels.to(self._device)))
+            for pixels in pixel_batches(self._processor.image_processor, frames, self._batch_size)
+        ]
+        return unit(torch.cat(parts))
 
     @torch.inference_mode()
     def text(self, text: str) -> torch.Tensor:
@@ -76,7 +73,7 @@ class ClipEncoder:
         features = self._model.get_text_features(
             input_ids=tokens["input_ids"].to(self._device), attention_mask=tokens["attention_mask"].to(self._device)
         )
-        return _unit(_projected(features))[0]
+        return unit(_projected(features))[0]
 
     def text_fits(self, text: str) -> bool:
         """See :class:`~pipeline_lib.features.encoders.ImageTextEncoder`."""
@@ -155,5 +152,23 @@ def _projected(features: Any) -> torch.Tensor:
     return tensor.float().cpu()
 
 
-def _unit(vectors: torch.Tensor) -> torch.Tensor:
+def pixel_batches(processor: Any, frames: NDArray[np.uint8], batch_size: int) -> Iterator[torch.Tensor]:
+    """What an image processor makes of frames.
+
+    Args:
+        processor: an image processor of transformers.
+        frames: (T, H, W, 3), RGB.
+        batch_size: frames at a time.
+
+    Yields:
+        float32 (B, 3, h, w), in order.
+    """
+    assert frames.ndim == 4 and frames.shape[-1] == 3 and frames.dtype == np.uint8, (frames.shape, frames.dtype)
+    for start in range(0, len(frames), batch_size):
+        batch = list(frames[start : start + batch_size])
+        yield processor(images=batch, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Vectors (..., d) at length 1."""
     return torch.nn.functional.normalize(vectors, dim=-1)

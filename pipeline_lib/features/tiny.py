@@ -1,11 +1,20 @@
-"""A debug-size twin of CLIP: the real classes with random weights, for tests and for trying things out."""
+"""Debug-size twins of the encoders: the real classes with random weights, for tests and for trying things out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 
 def tiny_clip(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
@@ -44,4 +53,24 @@ def tiny_clip(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
         model = CLIPModel(config)
     model.save_pretrained(folder)
     CLIPProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def tiny_vit(folder: Path, *, seed: int = 0, image_size: int = 32) -> Path:
+    """Save a tiny random vision transformer with its image processor, without a pooling layer, as DINO's.
+
+    Args:
+        folder: where to; made when missing.
+        seed: of the weights.
+        image_size: the side of the square it looks at.
+
+    Returns:
+        `folder`.
+    """
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ViTModel(ViTConfig(image_size=image_size, patch_size=8, **shape), add_pooling_layer=False)
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": image_size, "width": image_size}).save_pretrained(folder)
     return folder

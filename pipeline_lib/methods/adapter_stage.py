@@ -5,29 +5,39 @@ Shared by all methods whose result is a LoRA; what differs between them is data 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.methods.method import StageInputs
-from pipeline_lib.methods.settings import OptimizerValues
+from pipeline_lib.methods.settings import (
+    ESTIMATE_PROBABILITY,
+    FULL_MASK_SHARE,
+    OptimizerValues,
+    SelfConditioningChoice,
+)
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel
-from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE
-from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.concept import SELF_CONDITIONING_FILE, TOKENS_FILE, TRIPLE_FILE, Companions
+from pipeline_lib.models.learned_tokens import LearnedTokens, TokenMode
+from pipeline_lib.models.self_conditioning import SelfConditioning
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.batch import SourceDraw
 from pipeline_lib.training.data import LatentSet, TextBank, sentinels
 from pipeline_lib.training.stage import DropoutSettings, OptimizerSettings, Stage, learned_vectors
+from pipeline_lib.training.text import input_starts
 
 
 class AdapterStagePlan(Record):
-    """All that a LoRA stage's spec holds, and so all that its key depends on."""
+    """All that a LoRA stage's spec holds, and so all that its key depends on.
+
+    What came later is left out of the spec at its default, so that the keys of earlier runs still hold.
+    """
 
     rank: int
     basis: Literal["output", "input"] = "output"
@@ -42,6 +52,11 @@ class AdapterStagePlan(Record):
     pad_probability: float = 0.0
     words: tuple[str, ...] = ()
     learning_words: tuple[str, ...] = ()
+    full_mask_share: float = Field(default=FULL_MASK_SHARE, exclude_if=lambda share: share == FULL_MASK_SHARE)
+    words_at: TokenMode = Field(default="encoder_output", exclude_if=lambda mode: mode == "encoder_output")
+    live_drop: float = Field(default=0.0, exclude_if=lambda share: share == 0.0)
+    self_conditioning: SelfConditioningChoice = Field(default="auto", exclude_if=lambda choice: choice == "auto")
+    estimate_probability: float = Field(default=ESTIMATE_PROBABILITY, exclude_if=lambda p: p == ESTIMATE_PROBABILITY)
 
 
 def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
@@ -60,12 +75,10 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
     """
     plan = AdapterStagePlan.model_validate(spec.settings)
     concept, text = _concept(spec, inputs)
-    adapter, start = _adapter(plan, base, inputs)
-    vectors = learned_vectors(plan.words, text.conditioning.width, start)
-    for vector in vectors.values():
-        vector.data = vector.data.to(base.device)
+    adapter = _adapter(plan, base, inputs)
+    before = Companions() if inputs.previous is None else Companions.load(inputs.previous)
     held_out = spec.data == "frames" and len(inputs.data.held_out_frames) > 0
-    validation = inputs.data.held_out_frames if held_out else _first(concept, 4)
+    validation = inputs.data.held_out_frames if held_out else concept.first(4)
     return Stage(
         spec=spec,
         base=base,
@@ -78,8 +91,10 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
         dropout=DropoutSettings(probability=plan.dropout, rescale=plan.dropout_rescale, factors=plan.dropout_on),
         micro_batch=inputs.micro_batch,
         seed=inputs.seed,
-        vectors=vectors,
+        vectors=_vectors(plan, base, text, before),
         learning_words=plan.learning_words,
+        words_at=plan.words_at,
+        self_conditioning=_self_conditioning(plan, base, before),
     )
 
 
@@ -88,12 +103,14 @@ def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
 
     Args:
         stage: that was trained.
-        folder: gets `triple.safetensors`, and `tokens.safetensors` where words were learned.
+        folder: gets `triple.safetensors`, and `tokens.safetensors` and `self_conditioning.safetensors` where these
+            were trained.
 
     Returns:
         Means over layers of `basis_norm`, `basis_change` (how far the basis moved in this stage, over its
         norm) and `effective_rank` (exponential entropy of the update's singular values); per learned word its
-        norm relative to an ordinary token's; and whether the validation loss was on held-out data.
+        norm relative to an ordinary token's; the norm of the self-conditioning, where there is one; and whether the
+        validation loss was on held-out data.
     """
     triple = stage.adapter.triple()
     triple.save(folder / TRIPLE_FILE)
@@ -103,10 +120,15 @@ def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
         "effective_rank": _mean([effective_rank(down, up) for down, up in triple.merged().values()]),
     }
     if stage.vectors:
-        LearnedTokens(stage.vectors, sentinels(stage.base, stage.vectors)).save(folder / TOKENS_FILE)
-        ordinary = stage.sources[0].text.row_rms
+        words = LearnedTokens(stage.vectors, sentinels(stage.base, stage.vectors), stage.words_at)
+        words.save(folder / TOKENS_FILE)
+        ordinary = _ordinary_size(stage)
         for word, vector in stage.vectors.items():
             figures[f"{word}_relative_norm"] = float(vector.detach().float().square().mean().sqrt()) / ordinary
+    if stage.self_conditioning is not None:
+        projection = stage.self_conditioning.projection()
+        projection.save(folder / SELF_CONDITIONING_FILE)
+        figures["self_conditioning_norm"] = float(projection.weight.norm())
     return {**figures, "validation_held_out": float(stage.validation_held_out)}
 
 
@@ -122,7 +144,9 @@ class AdapterMethod:
         return finish_adapter_stage(stage, folder)
 
     def release(self, stage: Stage) -> None:
-        """Takes the adapter off the base again."""
+        """Takes the adapter, and the self-conditioning, off the base again."""
+        if stage.self_conditioning is not None:
+            stage.self_conditioning.remove()
         stage.adapter.detach()
 
 
@@ -141,7 +165,7 @@ def _concept(spec: StageSpec, inputs: StageInputs) -> tuple[LatentSet, TextBank]
     return inputs.data.windows, inputs.data.clip_text
 
 
-def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> tuple[Adapter, Mapping[str, Tensor]]:
+def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> Adapter:
     (_, denoiser), *more = base.experts()
     if more:
         raise InputError(f"base {base.source} has {len(more) + 1} experts; only bases with one can be trained yet")
@@ -149,18 +173,48 @@ def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> tu
         settings = AdapterSettings(
             rank=plan.rank, targets=base.spec.lora_targets, basis=plan.basis, zero_factor=plan.zero_factor
         )
-        return Adapter.attach(denoiser, settings, inputs.seed), {}
+        return Adapter.attach(denoiser, settings, inputs.seed)
     adapter = Adapter.from_triple(denoiser, LoraTriple.load(inputs.previous / TRIPLE_FILE))
     if plan.learn_residual:
         adapter.begin_residual()
-    tokens = inputs.previous / TOKENS_FILE
-    return adapter, LearnedTokens.load(tokens).vectors if tokens.is_file() else {}
+    return adapter
+
+
+def _vectors(plan: AdapterStagePlan, base: BaseModel, text: TextBank, before: Companions) -> dict[str, nn.Parameter]:
+    start = {} if before.tokens is None else dict(before.tokens.vectors)
+    if plan.words_at == "encoder_input":
+        start = {**input_starts(base, text.prompts, [word for word in plan.words if word not in start]), **start}
+    vectors = learned_vectors(plan.words, text.conditioning.width, start)
+    for vector in vectors.values():
+        vector.data = vector.data.to(base.device)
+    return vectors
+
+
+def _sees_estimates(plan: AdapterStagePlan, base: BaseModel) -> bool:
+    return base.spec.self_conditioned if plan.self_conditioning == "auto" else plan.self_conditioning == "on"
+
+
+def _self_conditioning(plan: AdapterStagePlan, base: BaseModel, before: Companions) -> SelfConditioning | None:
+    if not _sees_estimates(plan, base):
+        return None
+    (_, denoiser), *_ = base.experts()
+    if before.self_conditioning is not None:
+        return SelfConditioning(denoiser, before.self_conditioning)
+    return SelfConditioning.zero(denoiser, base.spec.patch_embedding)
+
+
+def _ordinary_size(stage: Stage) -> float:
+    text = stage.sources[0].text
+    if stage.words_at == "encoder_output":
+        return text.row_rms
+    return float(stage.base.token_embeddings(text.prompts[0]).square().mean().sqrt())
 
 
 def _sources(
     plan: AdapterStagePlan, spec: StageSpec, base: BaseModel, inputs: StageInputs, concept: tuple[LatentSet, TextBank]
 ) -> tuple[SourceDraw, ...]:
     shift = base.spec.sigma_shift
+    estimates = plan.estimate_probability if _sees_estimates(plan, base) else 0.0
     own = SourceDraw(
         origin="concept",
         latents=concept[0],
@@ -168,7 +222,9 @@ def _sources(
         count=plan.batch,
         weight=1.0,
         sigma_shift=shift,
-        pad_probability=plan.pad_probability,
+        drop_probability=plan.live_drop or plan.pad_probability,
+        full_mask_share=plan.full_mask_share,
+        estimate_probability=estimates,
     )
     if plan.prior_weight == 0:
         return (own,)
@@ -181,13 +237,10 @@ def _sources(
         count=plan.batch,
         weight=plan.prior_weight,
         sigma_shift=shift,
-        pad_probability=plan.pad_probability,
+        drop_probability=plan.pad_probability,
+        estimate_probability=estimates,
     )
     return (own, prior)
-
-
-def _first(latents: LatentSet, count: int) -> LatentSet:
-    return LatentSet(latents.latents[:count], latents.prompt[:count])
 
 
 def _mean(values: list[Tensor]) -> float:

@@ -91,7 +91,7 @@ class Method(Protocol):
         """Attaches an adapter to the base and returns the live stage."""
 
     def finish(self, stage: Stage, folder: Path) -> dict[str, float]:
-        """Writes the stage's result (`triple.safetensors`, `tokens.safetensors` when words were learned).
+        """Writes the result: `triple.safetensors`, and what was trained beside it (`models.concept.Companions`).
 
         Args:
             stage: that was trained.

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.records import Record
 
 Presets = Mapping[str, Mapping[str, Any]]
+
+
+def _spelt(value: Any) -> Any:
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+SelfConditioningChoice = Annotated[Literal["auto", "on", "off"], BeforeValidator(_spelt)]  # YAML reads `on` as true
+
+ESTIMATE_PROBABILITY = 0.5
+"""Of a sample to see the model's own estimate, where self-conditioning is on (Chen et al. 2023)."""
+FULL_MASK_SHARE = 0.05
+"""Of samples whose whole picture counts although there are masks (Video Custom Diffusion)."""
 
 
 class MethodSettings(NamedTuple):

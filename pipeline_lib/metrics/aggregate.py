@@ -22,12 +22,16 @@ COVERAGE = 0.95
 FEWEST_UNITS = 5
 """Fewer units give no interval, and a difference counts as noise: four of equal sign happen one time in eight."""
 
+NOT_MEASURED = "not measured"
+
 
 class ScoredSample(Record):
     """One sample's scores and where it stands in the table.
 
-    `row` is the table's row: `base`, `personalised`, `ceiling`, or another name such as `lora` or `chance`.
-    The ceiling has one sample for each window of the reference, with the window's name as its prompt.
+    `row` is the table's row: `base`, `personalised`, `ceiling`, `chance`, or another name such as `lora`.
+    The ceiling has one sample for each window of the reference, with the window's name as its prompt; where the
+    truth is known, also one for each edit prompt: the clip that it asks for. Chance has one for each prompt and
+    each other concept, numbered by `seed`.
     """
 
     row: str
@@ -43,7 +47,8 @@ class Summary(Record):
     """One cell of the table: one metric of one row.
 
     `low` and `high` bound the 95 % interval; both are None where fewer than `FEWEST_UNITS` units give none.
-    `num_missing` samples had no value; `reason` is their most frequent reason, else the most frequent note.
+    `num_missing` samples had no value; `reason` is their most frequent reason, else the most frequent note. A sample
+    that was not scored by this metric at all does not count where others of the row were.
     """
 
     metric: str
@@ -81,14 +86,16 @@ class Difference(Record):
 def in_group(samples: Sequence[ScoredSample], rebuilt: bool) -> list[ScoredSample]:
     """Samples of reconstruction prompts, or of all others; the ceiling belongs to both.
 
-    Beside edits the ceiling loses the scores that a prompt enters: it shows the reference, not the edit.
+    Beside edits the ceiling loses the scores that a prompt enters: it shows the reference, not the edit. The
+    truth's ceiling of edits is the clips that they ask for.
     """
     chosen = []
     for sample in samples:
         if (sample.kind == "reconstruction") == rebuilt:
             chosen.append(sample)
         elif sample.row == "ceiling" and not rebuilt:
-            kept = tuple(_without_value(s) if s.metric.startswith(("clip_t", "mse")) else s for s in sample.scores)
+            scores = (s for s in sample.scores if CATALOG[s.metric].source != "truth")
+            kept = tuple(_without_value(s) if s.metric.startswith(("clip_t", "mse")) else s for s in scores)
             chosen.append(sample.model_copy(update={"scores": kept}))
     return chosen
 
@@ -221,10 +228,10 @@ def _cell(metric: str, samples: Sequence[ScoredSample], seed: int) -> Summary:
         mean=float(np.mean([values[key] for key in sorted(values)])) if values else None,
         low=low,
         high=high,
-        best_of_seeds=_best_of_seeds(metric, values),
+        best_of_seeds=None if samples[0].row == "chance" else _best_of_seeds(metric, values),
         num_samples=len(with_value),
-        num_missing=len(samples) - len(with_value),
-        reason=_reason(scores) if scores else "not measured",
+        num_missing=(len(scores) or len(samples)) - len(with_value),
+        reason=_reason(scores) if scores else NOT_MEASURED,
         encoder=trace.encoder if trace else "",
         encoder_digest=trace.encoder_digest if trace else "",
         preprocessing=trace.preprocessing if trace else "",

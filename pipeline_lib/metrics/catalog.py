@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pipeline_lib.records import Score
 
 Direction = Literal["higher", "lower", "closer"]
-Source = Literal["pixels", "image_text", "flow"]
+Source = Literal["truth", "pixels", "image_text", "image", "flow"]
 
 
 class Measurement(NamedTuple):
@@ -50,6 +50,45 @@ class Metric:
 
 
 _METRICS = (
+    Metric(
+        name="identity_accuracy",
+        label="Is the subject",
+        short="identity",
+        meaning="Share of frames in which the judge names the subject as this very concept, among the other held-out "
+        "concepts, strangers and near-twins that differ in one attribute.",
+        direction="higher",
+        low=0,
+        high=1,
+        source="truth",
+        cites="Mannerism, pocket world",
+        decimals=2,
+    ),
+    Metric(
+        name="motion_fidelity",
+        label="Moves as the subject does",
+        short="motion",
+        meaning="Agreement (Lin's concordance) of the subject's path, turn and size with the true ones of the clip: 1 "
+        "the same motion, 0 none or an unrelated one; only where the prompt keeps motion and camera.",
+        direction="higher",
+        low=-1,
+        high=1,
+        source="truth",
+        cites="Mannerism, pocket world",
+        decimals=2,
+    ),
+    Metric(
+        name="edit_accuracy",
+        label="Shows what the edit asks for",
+        short="edit",
+        meaning="Of the attributes that the prompt asks for and that differ from the clip, the share that the judge "
+        "reads in the sample.",
+        direction="higher",
+        low=0,
+        high=1,
+        source="truth",
+        cites="Mannerism, pocket world",
+        decimals=2,
+    ),
     Metric(
         name="clip_i",
         label="Looks like the subject",
@@ -92,6 +131,29 @@ _METRICS = (
         low=-1,
         high=1,
         source="image_text",
+        cites="Set-and-Sequence, DualReal, VCD",
+    ),
+    Metric(
+        name="dino_i",
+        label="Looks like the subject, DINO",
+        short="DINO-I",
+        meaning="Mean similarity of every sample frame to every reference frame, by an image encoder that knows no "
+        "words: DINO, or the pocket world's own in its role.",
+        direction="higher",
+        low=-1,
+        high=1,
+        source="image",
+        cites="DualReal, VCD",
+    ),
+    Metric(
+        name="dino_consistency",
+        label="Stays the same over time, DINO",
+        short="DINO TC",
+        meaning="Mean similarity of neighbouring frames, by the same image encoder.",
+        direction="higher",
+        low=-1,
+        high=1,
+        source="image",
         cites="Set-and-Sequence, DualReal, VCD",
     ),
     Metric(

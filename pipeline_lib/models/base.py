@@ -35,6 +35,8 @@ class FamilySpec:
             both feed-forward linears of every block.
         licence: of the weights.
         temporal_factor: pixel frames per latent frame of the autoencoder.
+        patch_embedding: path of the denoiser's convolution from latents to tokens; empty where there is none.
+        self_conditioned: whether the base was pretrained with self-conditioning.
     """
 
     name: str
@@ -46,6 +48,8 @@ class FamilySpec:
     lora_targets: tuple[str, ...] = ()
     licence: str = ""
     temporal_factor: int = 4
+    patch_embedding: str = ""
+    self_conditioned: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,16 +137,29 @@ class BaseModel(Protocol):
     def decode_video(self, latents: Tensor) -> Tensor:
         """Inverse of :meth:`encode_video`; pixels in [-1, 1], float32, on the CPU."""
 
-    def encode_text(self, prompts: Sequence[str], hidden: Sequence[Sequence[int]] | None = None) -> Conditioning:
+    def encode_text(
+        self,
+        prompts: Sequence[str],
+        hidden: Sequence[Sequence[int]] | None = None,
+        words: Mapping[str, Tensor] | None = None,
+    ) -> Conditioning:
         """Encodes prompts as the stock pipeline does, padded alike.
 
         Args:
             prompts: any text; "" is the unconditional prompt.
             hidden: per prompt the positions of tokens to hide: a sentinel token is put in their
                 place before encoding, positions kept. None hides nothing.
+            words: sentinel to the vector (text_dim,) that takes the place of its input embedding;
+                differentiable in these, through the frozen encoder.
 
         Returns:
             One row per prompt, on the CPU, float32.
+        """
+
+    def token_embeddings(self, prompt: str) -> Tensor:
+        """Input embeddings of a prompt's tokens, in the order of :meth:`token_spans`.
+
+        (tokens, text_dim), float32, on the CPU.
         """
 
     def token_spans(self, prompt: str) -> list[tuple[int, int]]:

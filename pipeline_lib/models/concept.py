@@ -2,7 +2,7 @@
 
 The folder holds `concept.json` (what it is), `lora.safetensors` (a plain LoRA at the recorded strengths,
 for any stock loader), `triple.safetensors` (the trained factors, for other strengths and more training)
-and, when words were learned, `tokens.safetensors`.
+and, when they were trained, `tokens.safetensors` (learned words) and `self_conditioning.safetensors`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
-from torch.utils.hooks import RemovableHandle
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.attachment import Attachment
 from pipeline_lib.models.families import FAMILIES
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.lora_export import check_fit, lora_tensors, write_lora
+from pipeline_lib.models.self_conditioning import PatchProjection
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ConceptRecord
 from pipeline_lib.storage import write_atomic
@@ -30,6 +31,49 @@ if TYPE_CHECKING:
 
 RECORD_FILE, LORA_FILE = "concept.json", "lora.safetensors"
 TRIPLE_FILE, TOKENS_FILE = "triple.safetensors", "tokens.safetensors"
+SELF_CONDITIONING_FILE = "self_conditioning.safetensors"
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What a stage may have trained beside the LoRA: no stock loader knows it."""
+
+    tokens: LearnedTokens | None = None
+    self_conditioning: PatchProjection | None = None
+
+    @staticmethod
+    def load(folder: Path) -> Companions:
+        """Reads those that a stage's or a concept's folder has."""
+        words, projection = folder / TOKENS_FILE, folder / SELF_CONDITIONING_FILE
+        return Companions(
+            LearnedTokens.load(words) if words.is_file() else None,
+            PatchProjection.load(projection) if projection.is_file() else None,
+        )
+
+    def attach(self, pipeline: DiffusionPipeline, identity: float = 1.0) -> Attachment:
+        """Puts them on a stock pipeline until the attachment is removed.
+
+        Args:
+            pipeline: of the base that they were trained on.
+            identity: strength of the look, which is that of the self-conditioning too: at zero it is off.
+
+        Returns:
+            What takes them off again.
+
+        Raises:
+            InputError: they were trained on another base; nothing is left on the pipeline.
+        """
+        stock: Any = pipeline
+        handles = []
+        if self.tokens is not None:
+            handles.append(self.tokens.attach(stock.text_encoder, stock.tokenizer))
+        try:
+            if self.self_conditioning is not None and identity:
+                handles.append(self.self_conditioning.attach(pipeline, identity))
+        except InputError:
+            Attachment(handles).remove()
+            raise
+        return Attachment(handles)
 
 
 @dataclass(frozen=True)
@@ -39,12 +83,19 @@ class Concept:
     record: ConceptRecord
     triple: LoraTriple
     tokens: LearnedTokens | None
+    self_conditioning: PatchProjection | None = None
 
 
-_attached: WeakKeyDictionary[DiffusionPipeline, dict[str, RemovableHandle | None]] = WeakKeyDictionary()
+_attached: WeakKeyDictionary[DiffusionPipeline, dict[str, Attachment]] = WeakKeyDictionary()
 
 
-def save_concept(folder: Path, record: ConceptRecord, triple: LoraTriple, tokens: LearnedTokens | None) -> Path:
+def save_concept(
+    folder: Path,
+    record: ConceptRecord,
+    triple: LoraTriple,
+    tokens: LearnedTokens | None,
+    self_conditioning: PatchProjection | None = None,
+) -> Path:
     """Writes a concept folder; the record last, so that a folder with one is whole.
 
     Args:
@@ -52,6 +103,7 @@ def save_concept(folder: Path, record: ConceptRecord, triple: LoraTriple, tokens
         record: its strengths are baked into the plain LoRA.
         triple: the trained factors.
         tokens: learned words, if any.
+        self_conditioning: the projection of the model's own estimate, if one was trained.
 
     Returns:
         The folder.
@@ -69,6 +121,8 @@ def save_concept(folder: Path, record: ConceptRecord, triple: LoraTriple, tokens
     )
     if tokens is not None:
         tokens.save(folder / TOKENS_FILE)
+    if self_conditioning is not None:
+        self_conditioning.save(folder / SELF_CONDITIONING_FILE)
     write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
     return folder
 
@@ -80,7 +134,7 @@ def read_concept(folder: Path) -> Concept:
         folder: as :func:`save_concept` left it.
 
     Returns:
-        Its record, factors, and learned words where it has any.
+        Its record, factors, and what was trained beside them.
 
     Raises:
         InputError: not a concept, a newer schema, or a damaged file.
@@ -95,10 +149,8 @@ def read_concept(folder: Path) -> Concept:
         ) from error
     if record.schema_version != 1:
         raise InputError(f"{path} is of another version", got=str(record.schema_version), expected="1")
-    tokens = folder / TOKENS_FILE
-    return Concept(
-        record, LoraTriple.load(folder / TRIPLE_FILE), LearnedTokens.load(tokens) if tokens.is_file() else None
-    )
+    beside = Companions.load(folder)
+    return Concept(record, LoraTriple.load(folder / TRIPLE_FILE), beside.tokens, beside.self_conditioning)
 
 
 def load_concept(
@@ -120,18 +172,19 @@ def load_concept(
     """
     concept = read_concept(Path(folder))
     record, stock = concept.record, _checked_pipeline(pipeline, concept.record)
+    look = record.identity_strength if identity is None else identity
     tensors = lora_tensors(
         concept.triple,
         family=record.family,
-        identity=record.identity_strength if identity is None else identity,
+        identity=look,
         motion=record.motion_strength if motion is None else motion,
     )
     # The stock loader drops keys with a warning and stops half-way on shapes, so the fit is seen to first.
     check_fit(concept.triple.merged(), stock.transformer, f"the concept {record.name} of base {record.base}")
     unload_concept(pipeline, record.name)
-    handle = concept.tokens.attach(stock.text_encoder, stock.tokenizer) if concept.tokens else None
+    beside = Companions(concept.tokens, concept.self_conditioning).attach(pipeline, look)
     stock.load_lora_weights(tensors, adapter_name=_adapter_name(record.name))
-    _attached.setdefault(pipeline, {})[record.name] = handle
+    _attached.setdefault(pipeline, {})[record.name] = beside
     return record
 
 
@@ -139,9 +192,7 @@ def unload_concept(pipeline: DiffusionPipeline, name: str) -> None:
     """Takes a concept that :func:`load_concept` put on a pipeline off again; unknown names do nothing."""
     if name not in _attached.get(pipeline, {}):
         return
-    handle = _attached[pipeline].pop(name)
-    if handle is not None:
-        handle.remove()
+    _attached[pipeline].pop(name).remove()
     stock: Any = pipeline
     stock.delete_adapters(_adapter_name(name))
 

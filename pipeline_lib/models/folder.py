@@ -37,6 +37,7 @@ class BaseCard(Record):
     sampling_steps: int = Field(gt=0)
     negative_prompt: str = ""
     licence: str = ""
+    self_conditioning: bool = Field(default=False, exclude_if=lambda on: not on)  # pretrained with it
 
     def save(self, folder: Path) -> None:
         """Writes the card into a base's folder."""

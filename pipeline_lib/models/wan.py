@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +13,14 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError, ResourceError
+from pipeline_lib.models.attachment import Attachment
 from pipeline_lib.models.base import Conditioning, FamilySpec
 from pipeline_lib.models.folder import PipelineFolder
+from pipeline_lib.models.learned_tokens import put_at_input
 from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
 from pipeline_lib.models.wan_spec import FRAMES_PER_CHUNK, check_variant, family_spec
+from pipeline_lib.models.wan_text import TEXT_ROWS, own_tokens, token_spans
 
-TEXT_ROWS = 512  # the stock call's max_sequence_length
 HIDDEN_SENTINEL = 15  # clear of the sentinels that learned tokens take, from 0 on
 _ENCODE_AT_ONCE = 16
 _PROBES = ("a dog", "a red creature is running on the beach", "a photo of a person in a city street at night")
@@ -130,30 +131,35 @@ class WanBase:
         raw = latents.to(self._device, vae.dtype) / inverse_std + mean
         return torch.cat([vae.decode(clip[None], return_dict=False)[0] for clip in raw]).float().cpu()
 
-    @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str], hidden: Sequence[Sequence[int]] | None = None) -> Conditioning:
+    def encode_text(
+        self,
+        prompts: Sequence[str],
+        hidden: Sequence[Sequence[int]] | None = None,
+        words: Mapping[str, Tensor] | None = None,
+    ) -> Conditioning:
         """`text` (batch, 512, d), zero beyond each prompt, and `length` (batch,)."""
         hidden = hidden or [()] * len(prompts)
-        parts = [
-            self._encode_some(prompts[start : start + _ENCODE_AT_ONCE], hidden[start : start + _ENCODE_AT_ONCE])
-            for start in range(0, len(prompts), _ENCODE_AT_ONCE)
-        ]
+        ids = {self._token_id(word): vector for word, vector in (words or {}).items()}
+        attached = put_at_input(self._text_encoder, ids) if ids else Attachment()
+        try:
+            with torch.set_grad_enabled(bool(ids) and torch.is_grad_enabled()):
+                parts = [
+                    self._encode_some(prompts[start : start + _ENCODE_AT_ONCE], hidden[start : start + _ENCODE_AT_ONCE])
+                    for start in range(0, len(prompts), _ENCODE_AT_ONCE)
+                ]
+        finally:
+            attached.remove()
         return Conditioning.cat(parts)
 
     def token_spans(self, prompt: str) -> list[tuple[int, int]]:
         """Spans are of the prompt as given, though the tokenizer sees the cleaned one; no leading spaces."""
-        cleaned = prompt_clean(prompt)
-        encoding = self._tokenizer(cleaned, return_offsets_mapping=True, truncation=True, max_length=TEXT_ROWS)
-        own = [
-            span for span, part in zip(encoding["offset_mapping"], encoding.sequence_ids(0), strict=True) if part == 0
-        ]
-        origins = _origins(prompt, cleaned)
-        spans = []
-        for start, stop in own:
-            while start < stop - 1 and cleaned[start].isspace():
-                start += 1  # noqa: PLW2901 - a word piece's span includes the space before it
-            spans.append((origins[start][0], origins[stop - 1][1]))
-        return spans
+        return token_spans(self._tokenizer, prompt)
+
+    @torch.no_grad()
+    def token_embeddings(self, prompt: str) -> Tensor:
+        """Of the tokens that the tokenizer makes of the cleaned prompt."""
+        ids = torch.tensor(own_tokens(self._tokenizer, prompt), device=self._device, dtype=torch.long)
+        return self._text_encoder.get_input_embeddings()(ids).float().cpu()
 
     def replace_rows(
         self, conditioning: Conditioning, positions: Sequence[Sequence[int]], vector: Tensor
@@ -229,7 +235,7 @@ class WanBase:
         return self._parts["scheduler"]
 
     @property
-    def _text_encoder(self) -> nn.Module:
+    def _text_encoder(self) -> Any:
         if "text_encoder" not in self._parts:
             module = self._module("text_encoder", self._dtype)
             module.register_forward_pre_hook(self._count_call)
@@ -271,7 +277,7 @@ class WanBase:
         length = mask.gt(0).sum(dim=1)
         for row, positions in enumerate(hidden):
             assert all(position < length[row] - 1 for position in positions), "a hidden position is no token's"
-            ids[row, list(positions)] = self._hidden_id()
+            ids[row, list(positions)] = self._token_id(self.sentinel(HIDDEN_SENTINEL))
         # In float32 the encoder sees only as many rows as the longest prompt needs: padding is masked, so
         # the result is the stock one to 1e-6. In half precision that would show, so it sees all rows.
         seen = -(-int(length.max()) // 32) * 32 if self._dtype == torch.float32 else TEXT_ROWS
@@ -281,17 +287,5 @@ class WanBase:
         text[:, :seen] = states.float().cpu() * mask[:, :seen, None]
         return Conditioning({"text": text, "length": length})
 
-    def _hidden_id(self) -> int:
-        return int(self._tokenizer.convert_tokens_to_ids(self.sentinel(HIDDEN_SENTINEL)))
-
-
-def _origins(original: str, cleaned: str) -> list[tuple[int, int]]:
-    """For each character of `cleaned` the span in `original` that it came from."""
-    matcher = difflib.SequenceMatcher(a=original, b=cleaned, autojunk=False)
-    spans: list[tuple[int, int]] = []
-    for kind, start, stop, to_start, to_stop in matcher.get_opcodes():
-        if kind == "equal":
-            spans += [(start + offset, start + offset + 1) for offset in range(to_stop - to_start)]
-        else:
-            spans += [(start, stop)] * (to_stop - to_start)
-    return spans
+    def _token_id(self, word: str) -> int:
+        return int(self._tokenizer.convert_tokens_to_ids(word))

@@ -81,6 +81,8 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         lora_targets=LORA_TARGETS,
         licence=card.licence,
         temporal_factor=temporal,
+        patch_embedding="patch_embedding",
+        self_conditioned=card.self_conditioning,
     )
 
 

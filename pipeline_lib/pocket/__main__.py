@@ -1,4 +1,4 @@
-"""Train the zoo: ``python -m pipeline_lib.pocket clips|autoencoder|latents|base|decoder|clip|sheet|all``."""
+"""Train the zoo: ``python -m pipeline_lib.pocket PART``; without a part it names them, ``all`` trains every one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
+from transformers import CLIPModel
 
-from pipeline_lib.pocket import autoencoder, base, clip_cache, clip_encoder, contact_sheet
+from pipeline_lib.pocket import (
+    autoencoder,
+    base,
+    captioner,
+    captioner_quality,
+    clip_cache,
+    clip_encoder,
+    contact_sheet,
+    identity_encoder,
+    identity_figures,
+    image_encoder,
+    segmenter,
+    segmenter_quality,
+)
 from pipeline_lib.pocket.base_data import LatentSource
+from pipeline_lib.pocket.captioner_data import LessonSource
 from pipeline_lib.pocket.latents_cache import latents_present, write_latents
 from pipeline_lib.pocket.pieces import Piece
+from pipeline_lib.pocket.segmenter_data import QuerySource
 from pipeline_lib.pocket.tokenizer import build_tokenizer
 from pipeline_lib.pocket.zoo import zoo_root
 
@@ -75,8 +91,45 @@ def _base(arguments: argparse.Namespace) -> None:
 
 def _clip(arguments: argparse.Namespace) -> None:
     settings = clip_encoder.ClipSettings(**({"steps": arguments.steps} if arguments.steps else {}))
-    accuracy = clip_encoder.train(_piece(arguments, "clip"), arguments.work / "clips", settings, arguments.zoo / "clip")
+    source, target = clip_encoder.PairSource(arguments.work / "clips", build_tokenizer()), arguments.zoo / "clip"
+    published = target if arguments.go_on else None
+    accuracy = clip_encoder.train(
+        clip_encoder.ClipTrainer(_piece(arguments, "clip"), source, settings, published), target
+    )
     print(f"clip: top-1 of 64 is {accuracy:.3f}")
+
+
+def _image(arguments: argparse.Namespace) -> None:
+    settings = image_encoder.ImageSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    pool = identity_encoder.subject_pool(arguments.work / "subjects.npz", identity_encoder.IdentitySettings())
+    target = arguments.zoo / "image"
+    start = image_encoder.from_clip(CLIPModel.from_pretrained(arguments.zoo / "clip", torch_dtype=torch.float32))
+    image_encoder.train(start, _piece(arguments, "image"), pool, settings, target)
+    print(f"image: {image_encoder.image_encoder_figures(target)}")
+
+
+def _identity(arguments: argparse.Namespace) -> None:
+    settings = identity_encoder.IdentitySettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    pool = identity_encoder.subject_pool(arguments.work / "subjects.npz", settings)
+    target = arguments.zoo / "identity"
+    identity_encoder.train(_piece(arguments, "identity"), pool, settings, target)
+    print(f"identity: {identity_figures.identity_figures(target)}")
+
+
+def _segmenter(arguments: argparse.Namespace) -> None:
+    settings = segmenter.SegmenterSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    source, target = QuerySource(arguments.work / "clips"), arguments.zoo / "segmenter"
+    trainer = segmenter.SegmenterTrainer(_piece(arguments, "segmenter"), source, settings, arguments.zoo / "clip")
+    segmenter.train(trainer, target)
+    print(f"segmenter: {segmenter_quality.segmenter_figures(target)}")
+
+
+def _captioner(arguments: argparse.Namespace) -> None:
+    settings = captioner.CaptionerSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    source, target = LessonSource(arguments.work / "clips"), arguments.zoo / "captioner"
+    trainer = captioner.CaptionerTrainer(_piece(arguments, "captioner"), source, settings, arguments.zoo / "clip")
+    captioner.train(trainer, target)
+    print(f"captioner: {captioner_quality.captioner_figures(target)}")
 
 
 def _sheet(arguments: argparse.Namespace) -> None:
@@ -86,7 +139,19 @@ def _sheet(arguments: argparse.Namespace) -> None:
 
 
 def _all(arguments: argparse.Namespace) -> None:
-    for part in (_clips, _autoencoder, _latents, _base, _decoder, _clip, _sheet):
+    for part in (
+        _clips,
+        _autoencoder,
+        _latents,
+        _base,
+        _decoder,
+        _clip,
+        _image,
+        _identity,
+        _segmenter,
+        _captioner,
+        _sheet,
+    ):
         part(arguments)
 
 
@@ -97,6 +162,10 @@ _PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "latents": _latents,
     "base": _base,
     "clip": _clip,
+    "image": _image,
+    "identity": _identity,
+    "segmenter": _segmenter,
+    "captioner": _captioner,
     "sheet": _sheet,
     "all": _all,
 }

@@ -29,6 +29,8 @@ from pipeline_lib.world.captions import CaptionStyle, caption
 from pipeline_lib.world.sampling import scene_generator
 
 TEXT_LENGTH = 64
+GROUP = 64
+"""Captions among which a frame's own is looked for."""
 _MEAN, _STD = 0.45, 0.27
 
 
@@ -43,7 +45,7 @@ class ClipSettings:
         average: decay of the weights' moving average.
     """
 
-    steps: int = 1500
+    steps: int = 820
     batch: int = 112
     peak_rate: float = 1e-3
     average: float = 0.99
@@ -153,17 +155,17 @@ def retrieval_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, gro
         groups: how many groups of 64 to search.
 
     Returns:
-        Top-1 accuracy in [0, 1].
+        Top-1 accuracy in [0, 1]; 1 can be reached: no two captions of a group are equal.
     """
-    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=64 * groups)
+    shard = clip_cache.render_shard(0, seed=HELD_OUT_SEED, count=GROUP * groups)
     captions = [
         caption(scene, scene_generator(HELD_OUT_SEED, index, 3), CaptionStyle(image=True, full=True))
         for index, scene in enumerate(shard.scenes)
     ]
     hits = 0
-    for start in range(0, 64 * groups, 64):
+    for start in range(0, GROUP * groups, GROUP):
         tokens = tokenizer(
-            captions[start : start + 64],
+            captions[start : start + GROUP],
             padding=True,
             truncation=True,
             max_length=TEXT_LENGTH,
@@ -172,10 +174,10 @@ def retrieval_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, gro
         output = model(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,
-            pixel_values=pixels_of(shard.frames[start : start + 64, 6]),
+            pixel_values=pixels_of(shard.frames[start : start + GROUP, 6]),
         )
-        hits += int((output.logits_per_image.argmax(dim=1) == torch.arange(64)).sum())
-    return hits / (64 * groups)
+        hits += int((output.logits_per_image.argmax(dim=1) == torch.arange(GROUP)).sum())
+    return hits / (GROUP * groups)
 
 
 def publish(values: dict[str, Tensor], target: Path) -> CLIPModel:
@@ -199,52 +201,76 @@ def publish(values: dict[str, Tensor], target: Path) -> CLIPModel:
     return model.float().eval()
 
 
-def train(piece: Piece, folder: Path, settings: ClipSettings, target: Path) -> float:
-    """Train one piece and publish.
+class ClipTrainer:
+    """Live state of the encoder's training.
 
     Args:
         piece: checkpoints and deadline.
-        folder: the clip cache.
+        source: training pairs.
         settings: the recipe.
+        published: without a checkpoint, start from this folder's weights; None starts anew.
+    """
+
+    def __init__(self, piece: Piece, source: PairSource, settings: ClipSettings, published: Path | None = None) -> None:
+        torch.manual_seed(TRAINING_SEED)
+        self.piece, self.source, self.settings = piece, source, settings
+        self.model, self.step, state = build_clip(source.tokenizer), 0, piece.load()
+        if published is not None:
+            stored = CLIPModel.from_pretrained(published, torch_dtype=torch.float32)
+            self.model.load_state_dict(stored.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=settings.peak_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
+        )
+        self.average = Average(self.model, settings.average)
+        if state:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average.load_state(state["average"])
+            self.step = int(state["step"])
+
+    def advance(self) -> float:
+        """Take one optimizer step and return its loss."""
+        factor = learning_rate_factor(self.step, self.settings.steps)
+        self.optimizer.param_groups[0]["lr"] = self.settings.peak_rate * factor
+        loss = contrastive_loss(self.model, self.source.batch(self.step, self.settings.batch))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0.0, math.log(100.0))
+        self.average.update(self.model)
+        self.step += 1
+        return loss.item()
+
+    def checkpoint(self) -> None:
+        """Write everything that the next piece goes on from."""
+        self.piece.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.state(),
+                "step": self.step,
+            }
+        )
+
+
+def train(trainer: ClipTrainer, target: Path) -> float:
+    """Train one piece and publish the averaged weights.
+
+    Args:
+        trainer: the live state.
         target: the folder to write.
 
     Returns:
         Top-1 accuracy of 64.
     """
-    torch.manual_seed(TRAINING_SEED)
-    tokenizer = build_tokenizer()
-    source, model = PairSource(folder, tokenizer), build_clip(tokenizer)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.peak_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
-    )
-    average, step = Average(model, settings.average), 0
-    state = piece.load()
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.load_state(state["average"])
-        step = int(state["step"])
-    while step < settings.steps and not piece.over:
-        factor = learning_rate_factor(step, settings.steps)
-        optimizer.param_groups[0]["lr"] = settings.peak_rate * factor
-        loss = contrastive_loss(model, source.batch(step, settings.batch))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0.0, math.log(100.0))
-        average.update(model)
-        step += 1
-        if step % 50 == 0:
-            piece.log({"step": step, "loss": loss.item()})
-        if piece.due or step == settings.steps or piece.over:
-            piece.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state(),
-                    "step": step,
-                }
-            )
-    return retrieval_accuracy(publish(average.values, target), tokenizer)
+    piece, steps = trainer.piece, trainer.settings.steps
+    while trainer.step < steps and not piece.over:
+        loss = trainer.advance()
+        if trainer.step % 50 == 0:
+            piece.log({"step": trainer.step, "loss": loss})
+        if piece.due:
+            trainer.checkpoint()
+    trainer.checkpoint()
+    return retrieval_accuracy(publish(trainer.average.values, target), trainer.source.tokenizer)

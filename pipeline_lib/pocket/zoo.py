@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline_lib.errors import InputError
 
-PARTS = ("base", "clip")
+PARTS = ("base", "clip", "image", "identity", "segmenter", "captioner")
 
 
 def zoo_root() -> Path:
@@ -19,7 +19,8 @@ def zoo_folder(part: str) -> Path:
     """Folder of one part of the zoo, ready for ``from_pretrained``.
 
     Args:
-        part: ``"base"`` (a ``WanPipeline`` folder) or ``"clip"`` (``CLIPModel`` and processor).
+        part: ``"base"`` (a ``WanPipeline`` folder), ``"clip"`` (``CLIPModel`` and processor), ``"image"``
+            (``ViTModel`` and image processor) or ``"identity"`` (an identity encoder).
 
     Returns:
         The folder.

@@ -78,7 +78,8 @@ class ReportInputs:
         base_source: what `from_pretrained` takes (folder or hub id); the concept's `base` when empty.
         call: what a stock pipeline of the base must be called with, besides the prompt.
         in_comfy: whether ComfyUI can load the base.
-        learned_words: whether the concept needs `load_concept` for words that a LoRA file cannot carry.
+        learned_words: whether the concept needs `load_concept` for what a LoRA file cannot carry: learned words,
+            self-conditioning.
     """
 
     concept: ConceptRecord

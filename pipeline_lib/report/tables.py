@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline_lib.metrics import CATALOG, Difference, Metric, ScoredSample, Summary, paired_differences, summary
-from pipeline_lib.metrics.aggregate import FEWEST_UNITS, in_group
+from pipeline_lib.metrics.aggregate import FEWEST_UNITS, NOT_MEASURED, in_group
 from pipeline_lib.report.charts import IntervalMark, interval_chart
 from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, number, signed
 
@@ -18,7 +18,7 @@ _ONLY_IN = {"mse": True, "mse_edit": False}
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table, or a dash with a footnote.
+    """One number of the table, a dash with a footnote, or nothing where the row has no such metric.
 
     Attributes:
         row: the table row's id.
@@ -110,7 +110,7 @@ def score_tables(samples: Sequence[ScoredSample]) -> list[Table]:
     measured_in = {rebuilt: _measured(in_group(samples, rebuilt)) for _, rebuilt in GROUPS}
     for title, rebuilt in GROUPS:
         members = in_group(samples, rebuilt)
-        if any(sample.row != "ceiling" for sample in members):
+        if any(sample.row not in ("ceiling", "chance") for sample in members):
             elsewhere = {name for name, group in _ONLY_IN.items() if group != rebuilt}
             tables.append(_table(title, members, measured_in[not rebuilt] | elsewhere))
     return tables
@@ -165,6 +165,8 @@ def _line(metric: Metric, found: Sequence[tuple[str, Summary]], change: Change, 
 
 
 def _cell(metric: Metric, row: str, cell: Summary, footnotes: list[str]) -> Cell:
+    if cell.reason == NOT_MEASURED:
+        return Cell(row, ROW_LABELS.get(row, row), "", "", "", 0)
     note = cell.reason
     if note and cell.num_missing and cell.mean is not None:
         note = f"{cell.num_missing} of {cell.num_missing + cell.num_samples} samples left out: {note}"

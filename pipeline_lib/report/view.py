@@ -13,7 +13,8 @@ from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample
 from pipeline_lib.report.wording import KIND_LABELS, ROW_LABELS, number
 
 _KIND_ORDER = ("reconstruction", "local", "global", "user")
-_TILE_METRICS = ("clip_i", "clip_t_aggregated")
+_TILE_METRICS = (("identity_accuracy", "motion_fidelity", "edit_accuracy"), ("clip_i", "clip_t_aggregated"))
+"""Under a sample stand those of the first group that has a value."""
 _KIND_WORDS = {"video": "Clip", "images": "Picture"}
 
 
@@ -201,10 +202,8 @@ def _prompt_card(
 def _sample_tile(sample: ReportSample, scored: ScoredSample | None) -> Tile:
     record = sample.record
     label = ROW_LABELS[record.model]
-    figures = []
-    for score in scored.scores if scored else ():
-        if score.metric in _TILE_METRICS and score.value is not None:
-            metric = CATALOG[score.metric]
-            figures.append((metric.short, number(score.value, 2)))
+    values = {score.metric: score.value for score in (scored.scores if scored else ()) if score.value is not None}
+    shown = next((names for names in _TILE_METRICS if not values.keys().isdisjoint(names)), ())
+    figures = [(CATALOG[name].short, number(values[name], 2)) for name in shown if name in values]
     alt = f"{label}, seed {record.seed}: {record.filled_prompt}"
     return Tile(embed(sample.file), record.model, label, alt, tuple(figures), id=f"{record.model}-{record.file}")

@@ -9,8 +9,8 @@ from typing import Any
 from pipeline_lib.captions.fields import split_subject
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.media.clip import Clip
+from pipeline_lib.observers import captioner_folder, captioner_name, open_captioner
 from pipeline_lib.records import ArtifactRef, Caption
-from pipeline_lib.registry import captioner_folder, open_captioner
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
@@ -50,7 +50,7 @@ def caption(context: StepContext, clips: ArtifactRef) -> StepResult:
     )
 
     def make(folder: Path, _: str) -> None:
-        captions, notes = make_captions(config, load_clips(context.store, clips))
+        captions, notes = make_captions(config, load_clips(context.store, clips), str(context.base.device))
         content = {"captions": [item.model_dump() for item in captions], "notes": notes}
         write_atomic(folder / FILE_NAME, json.dumps(content, indent=1, sort_keys=True))
 
@@ -58,12 +58,13 @@ def caption(context: StepContext, clips: ArtifactRef) -> StepResult:
     return result.model_copy(update={"notes": tuple(_content(context.store, result.ref)["notes"])})
 
 
-def make_captions(config: RunConfig, clips: list[Clip]) -> tuple[list[Caption], list[str]]:
+def make_captions(config: RunConfig, clips: list[Clip], device: str = "cpu") -> tuple[list[Caption], list[str]]:
     """One caption for each clip: given, or the captioner's; all speak of one class noun.
 
     Args:
         config: its `captions`, and its captioner where they are empty.
         clips: clips or sets of images.
+        device: where a captioner's model runs.
 
     Returns:
         As many captions as clips; what the captioner noted.
@@ -79,7 +80,7 @@ def make_captions(config: RunConfig, clips: list[Clip]) -> tuple[list[Caption], 
     if given:
         noun = class_noun(config)
         return [item.model_copy(update={"class_noun": noun}) for item in given], notes
-    captioner = open_captioner(config)
+    captioner = open_captioner(config, device)
     noun, looks = split_subject(config.concept.subject or config.concept.class_noun, config.concept.class_noun)
     for clip in clips:
         seen = captioner.caption(clip.frames, noun, unordered=clip.record.kind == "images")
@@ -120,6 +121,6 @@ def _identity(config: RunConfig) -> str | list[list[str]]:
     """What a captioner's words depend on: its name, or the contents of its folder, wherever that lies."""
     folder = captioner_folder(config)
     if folder is None:
-        return config.concept.captioner
+        return captioner_name(config)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [[path.relative_to(folder).as_posix(), CHECKSUMS.of(path)] for path in files]

@@ -11,6 +11,7 @@ from pipeline_lib.steps.concept import concept
 from pipeline_lib.steps.encode import encode
 from pipeline_lib.steps.evaluate import evaluate
 from pipeline_lib.steps.generate import generate_base, generate_personalised
+from pipeline_lib.steps.mask import mask
 from pipeline_lib.steps.plan import RunPlan, plan
 from pipeline_lib.steps.prepare import prepare
 from pipeline_lib.steps.prior import prior
@@ -34,6 +35,7 @@ VERBS: Mapping[str, Verb] = {
     "prepare": lambda context, _: prepare(context),
     "plan": lambda context, sent: plan(context, **_refs(sent)),
     "caption": lambda context, sent: caption(context, **_refs(sent)),
+    "mask": lambda context, sent: mask(context, **_refs(sent)),
     "encode": lambda context, sent: encode(context, **_refs(sent)),
     "prior": lambda context, sent: prior(context, **_refs(sent)),
     "train": lambda context, sent: train(context, StageSpec.model_validate(sent["spec"]), _refs(sent)),

@@ -8,8 +8,15 @@ from pipeline_lib.errors import ConfigError
 from pipeline_lib.generation.prompts import check_prompts, read_prompts
 from pipeline_lib.media.header import read_header
 from pipeline_lib.media.limits import DEFAULT_LIMITS
+from pipeline_lib.observers import captioner_folder, segmenter_path
 from pipeline_lib.records import Prompt
-from pipeline_lib.registry import check_base, check_captioner, choose_settings, encoder_folder
+from pipeline_lib.registry import (
+    check_base,
+    choose_settings,
+    encoder_folder,
+    image_encoder_folder,
+    truth_weights,
+)
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.caption import class_noun
 from pipeline_lib.steps.prepare import collect_inputs
@@ -29,9 +36,12 @@ def check_config(config: RunConfig) -> None:
     if not (config.concept.subject or config.concept.class_noun or config.captions):
         raise ConfigError("what is to be learned has no name", fix="say it with --subject, e.g. --subject dog")
     choose_settings(config)
-    check_captioner(config)
+    captioner_folder(config)
+    segmenter_path(config)
     check_base(config)
     encoder_folder(config)
+    image_encoder_folder(config)
+    truth_weights(config)
     check_prompts(asked_prompts(config), class_noun(config))
 
 

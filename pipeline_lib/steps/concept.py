@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE, save_concept
-from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.concept import TRIPLE_FILE, Companions, save_concept
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, ConceptRecord
 from pipeline_lib.steps.caption import load_captions
@@ -40,8 +39,9 @@ def concept(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef])
 
     def make(folder: Path, _: str) -> None:
         stage = context.store.folder(inputs["stage"])
-        tokens = LearnedTokens.load(stage / TOKENS_FILE) if (stage / TOKENS_FILE).is_file() else None
-        save_concept(folder, record, LoraTriple.load(stage / TRIPLE_FILE), tokens)
+        beside = Companions.load(stage)
+        triple = LoraTriple.load(stage / TRIPLE_FILE)
+        save_concept(folder, record, triple, beside.tokens, beside.self_conditioning)
 
     return find_or_build(context, recipe, make)
 

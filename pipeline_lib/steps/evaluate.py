@@ -1,13 +1,15 @@
 """Evaluate: every sample against the reference, and the reference itself through the autoencoder.
 
 The reference is what training saw: the windows of all clips, and all pictures. The ceiling is each window after
-the autoencoder, scored as a sample is, mean over windows; each picture alone where there are only pictures.
+the autoencoder, scored as a sample is, mean over windows; each picture alone where there are only pictures. Where
+the truth is known, edit prompts have a ceiling of their own, the clip that they ask for after the autoencoder, and
+chance is what clips of other concepts score.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline_lib.features.encoders import ImageTextEncoder
+from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
+from pipeline_lib.features.truth import TruthReader
 from pipeline_lib.media.clip import Clip
 from pipeline_lib.media.write import write_video
 from pipeline_lib.metrics.aggregate import ScoredSample, in_group, paired_differences, summary
+from pipeline_lib.metrics.looks import measure_looks, score_looks
 from pipeline_lib.metrics.sample import Reference, measure_reference, score_sample
 from pipeline_lib.metrics.windows import Window
 from pipeline_lib.models.base import BaseModel
-from pipeline_lib.records import ArtifactRef, Caption, SampleRecord
-from pipeline_lib.registry import encoder_folder
+from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord
+from pipeline_lib.registry import encoder_folder, image_encoder_folder, open_truth, truth_weights
 from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.generate import load_samples
 from pipeline_lib.steps.layout import CEILING, SCORES_FILE, SUMMARY_FILE
@@ -34,10 +38,13 @@ from pipeline_lib.storage import ArtifactStore, write_atomic
 from pipeline_lib.storage.files import CHECKSUMS
 from pipeline_lib.training.encode import to_frames, to_pixels, window_starts
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 KIND = "scores"
 MAX_PIECES = 16
 """Windows or pictures that go through the autoencoder for the ceiling, spread evenly over all."""
+
+Encoders = tuple[ImageTextEncoder | None, FrameEncoder | None]
+"""An image-text encoder and an image encoder, each where there is one."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +66,32 @@ def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult
     """Writes all scores and their summary, and the reference after the autoencoder.
 
     Args:
-        context: base and encoder.
+        context: base and encoders.
         inputs: `clips`, `captions`, `before` and `after`, the samples of both models.
 
     Returns:
         The scores, found or made.
     """
-    folder_of_encoder = encoder_folder(context.config)
+    folders = encoder_folder(context.config), image_encoder_folder(context.config)
     recipe = Recipe(
         step="evaluate",
         kind=KIND,
         version=STAGE_VERSION,
         inputs=[inputs[name] for name in ("clips", "captions", "before", "after")],
-        settings={"encoder": _weights(folder_of_encoder), "concept": context.config.concept_name},
+        settings={
+            "encoder": _weights(folders[0]),
+            "image_encoder": _weights(folders[1]),
+            "truth": [context.config.evaluation.truth, *map(CHECKSUMS.of, truth_weights(context.config))],
+            "concept": context.config.concept_name,
+        },
         extra=context.base_facts(),
     )
 
     def make(folder: Path, _: str) -> dict[str, float]:
-        encoder = context.shelf.encoder(folder_of_encoder, str(context.base.device)) if folder_of_encoder else None
-        scored = _score(context, inputs, encoder, folder / CEILING)
+        shelf, device = context.shelf, str(context.base.device)
+        encoder = shelf.encoder(folders[0], device) if folders[0] else None
+        image_encoder = shelf.image_encoder(folders[1], device) if folders[1] else None
+        scored = _score(context, inputs, (encoder, image_encoder), folder / CEILING)
         _write(folder, SCORES_FILE, [item.model_dump() for item in scored])
         groups = {"rows": scored, "reconstruction": in_group(scored, True), "edits": in_group(scored, False)}
         tables = {name: _plain_table(members) for name, members in groups.items()}
@@ -145,32 +159,63 @@ def through_autoencoder(base: BaseModel, frames: NDArray[np.uint8]) -> NDArray[n
 
 
 def _score(
-    context: StepContext, inputs: dict[str, ArtifactRef], encoder: ImageTextEncoder | None, ceiling: Path
+    context: StepContext, inputs: dict[str, ArtifactRef], encoders: Encoders, ceiling: Path
 ) -> list[ScoredSample]:
+    encoder, image_encoder = encoders
     store, concept = context.store, context.config.concept_name
     clips, captions = load_clips(store, inputs["clips"]), load_captions(store, inputs["captions"])
     rules = context.base.spec.frame_rules
     rate, windows = rules.frames_per_second, reference_windows(clips, rules.num_frames)
     reference = _reference(clips, windows, encoder, rate)
+    looks = measure_looks([clip.frames for clip in clips], image_encoder)
+    truth = open_truth(context.config)
     todo = [pair for name in ("before", "after") for pair in load_samples(store, inputs[name])]
     pieces = ceiling_pieces(clips, windows)
     scored: list[ScoredSample] = []
 
-    def add(unscored: ScoredSample, frames: NDArray[np.uint8], text: str) -> None:
+    def add(unscored: ScoredSample, frames: NDArray[np.uint8], text: str, asked: Prompt) -> None:
         scores = score_sample(frames, reference, text, unscored.kind, encoder, rate)
+        scores += score_looks(frames, looks, rate)
+        if truth:
+            scores += truth.score(frames, asked)
         scored.append(unscored.model_copy(update={"scores": tuple(scores)}))
         context.progress("evaluate", len(scored), len(todo) + len(pieces))
 
     for record, frames in todo:
-        add(_unscored(record, concept), frames, record.prompt.filled(captions[0].class_noun))
+        add(_unscored(record, concept), frames, record.prompt.filled(captions[0].class_noun), record.prompt)
     for piece in pieces:
         rebuilt = through_autoencoder(context.base, piece.frames)
         _write_view(rebuilt, ceiling / str(piece.source), rate)
         blank = ScoredSample(
             row="ceiling", prompt=piece.name, kind="reconstruction", seed=0, scores=(), concept=concept
         )
-        add(blank, rebuilt, _told(captions[piece.source], moving=len(piece.frames) > 1))
+        text = _told(captions[piece.source], moving=len(piece.frames) > 1)
+        add(blank, rebuilt, text, Prompt(text=text, kind="reconstruction"))
+    if truth:
+        scored += truth_rows(truth, [record.prompt for record, _ in todo], context.base, concept)
     return scored
+
+
+def truth_rows(truth: TruthReader, prompts: Sequence[Prompt], base: BaseModel, concept: str) -> Iterator[ScoredSample]:
+    """The rows that only the truth can give: the ceiling of edit prompts, and chance.
+
+    Args:
+        truth: of the run's concept.
+        prompts: that were sampled; each counts once.
+        base: whose autoencoder the ceiling goes through.
+        concept: its name.
+
+    Yields:
+        A sample for each edit prompt in the row `ceiling`, and for each prompt and other concept in `chance`.
+    """
+    for prompt in {(prompt.kind, prompt.text): prompt for prompt in prompts}.values():
+        blank = ScoredSample(row="chance", prompt=prompt.text, kind=prompt.kind, seed=0, scores=(), concept=concept)
+        for number, scores in enumerate(truth.chance(prompt)):
+            yield blank.model_copy(update={"seed": number, "scores": tuple(scores)})
+        wanted = truth.wanted(prompt)
+        if wanted is not None:
+            scores = truth.score(through_autoencoder(base, wanted), prompt)
+            yield blank.model_copy(update={"row": "ceiling", "scores": tuple(scores)})
 
 
 def _unscored(record: SampleRecord, concept: str) -> ScoredSample:

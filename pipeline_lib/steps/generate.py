@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pipeline_lib.generation.prompts import check_prompts, default_prompts
 from pipeline_lib.media.write import write_video
 from pipeline_lib.models.adapter import Adapter
-from pipeline_lib.models.concept import TOKENS_FILE, TRIPLE_FILE
-from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.concept import TRIPLE_FILE, Companions
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord, Wording
 from pipeline_lib.run_config import RunConfig, SamplesSection
@@ -97,8 +96,8 @@ def wording(context: StepContext, captions: Sequence[Caption], learned: Collecti
 
 def learned_names(folder: Path) -> tuple[str, ...]:
     """Names of the learned words in a stage's folder."""
-    path = folder / TOKENS_FILE
-    return tuple(LearnedTokens.load(path).vectors) if path.is_file() else ()
+    tokens = Companions.load(folder).tokens
+    return () if tokens is None else tuple(tokens.vectors)
 
 
 def load_samples(store: ArtifactStore, ref: ArtifactRef) -> list[tuple[SampleRecord, NDArray[np.uint8]]]:
@@ -157,7 +156,7 @@ def _generate(context: StepContext, prompts: list[tuple[Prompt, str]], stage: Ar
 
 @contextmanager
 def personalised(context: StepContext, stage: ArtifactRef | None, strengths: SamplesSection) -> Iterator[None]:
-    """The base with a stage's factors and learned words inside the block; bare where there is no stage."""
+    """The base with all that a stage trained inside the block; bare where there is no stage."""
     if stage is None:
         yield
         return
@@ -166,25 +165,22 @@ def personalised(context: StepContext, stage: ArtifactRef | None, strengths: Sam
     adapter = Adapter.from_triple(denoiser, LoraTriple.load(folder / TRIPLE_FILE))
     try:
         adapter.set_strengths(strengths.identity_strength, strengths.motion_strength)
-        with learned_words(context, folder):
+        with companions(context, folder, strengths.identity_strength):
             yield
     finally:
         adapter.detach()
 
 
 @contextmanager
-def learned_words(context: StepContext, folder: Path) -> Iterator[None]:
-    """The learned words of a stage's folder, where it has any, in the text encoder inside the block."""
-    path = folder / TOKENS_FILE
-    if not path.is_file():
-        yield
-        return
-    pipeline: Any = context.base.pipeline()
-    handle = LearnedTokens.load(path).attach(pipeline.text_encoder, pipeline.tokenizer)
+def companions(context: StepContext, folder: Path, identity: float = 1.0) -> Iterator[None]:
+    """Learned words and self-conditioning of a stage's folder, where it has any, on the base inside the block."""
+    beside = Companions.load(folder)
+    attached = beside.attach(context.base.pipeline(), identity) if beside != Companions() else None
     try:
         yield
     finally:
-        handle.remove()
+        if attached is not None:
+            attached.remove()
 
 
 def _idle_strengths(context: StepContext, folder: Path) -> list[str]:

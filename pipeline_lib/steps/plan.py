@@ -9,7 +9,7 @@ from pipeline_lib.records import ArtifactRef, Record, StageSpec
 from pipeline_lib.steps.prepare import has_clips, load_clips
 from pipeline_lib.steps.step import StepContext
 
-REPORTED = ("clips", "captions", "before", "data", "prior", "after", "scores", "concept")
+REPORTED = ("clips", "captions", "masks", "before", "data", "prior", "after", "scores", "concept")
 """What the report shows or counts, by the names that the road gives its results; stages come beside."""
 
 Result = TypeVar("Result")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.generation.sample import asked_num_frames
 from pipeline_lib.media.sheet import contact_sheet
-from pipeline_lib.models.concept import TOKENS_FILE, read_concept
+from pipeline_lib.models.concept import Companions, read_concept
 from pipeline_lib.records import ArtifactRef, StepRecord
 from pipeline_lib.registry import BASES
 from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample, ReportStage
@@ -20,6 +20,7 @@ from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.evaluate import load_scores
 from pipeline_lib.steps.generate import load_samples
 from pipeline_lib.steps.layout import CEILING, LOSSES_FILE, REPORT_FILE, SHEET_FILE, SPEC_FILE
+from pipeline_lib.steps.mask import load_masks, mask_notes, masked_frames
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.prepare import load_clips, view_files
 from pipeline_lib.steps.sampling import user_sampling
@@ -72,12 +73,19 @@ def _report_inputs(context: StepContext, plan: RunPlan, inputs: dict[str, Artifa
         settings=_settings(context),
         provenance={"device": plan.device, "dtype": plan.dtype, "preset": plan.preset, "licence": plan.licence},
         artifacts=tuple(inputs.values()),
-        notes=(*plan.notes, *(note for clip in load_clips(store, inputs["clips"]) for note in clip.record.notes)),
+        notes=(*plan.notes, *_input_notes(context, inputs)),
         base_source=str(named.folder) if named else plan.base,
         call=_stock_call(context),
         in_comfy=named is None,  # the bases with a name of ours are ours
-        learned_words=(folder / TOKENS_FILE).is_file(),
+        learned_words=Companions.load(folder) != Companions(),
     )
+
+
+def _input_notes(context: StepContext, inputs: dict[str, ArtifactRef]) -> list[str]:
+    clips = load_clips(context.store, inputs["clips"])
+    tracks = load_masks(context.store, inputs["masks"]) if "masks" in inputs else None
+    notes = [note for clip in clips for note in clip.record.notes]
+    return notes if tracks is None else [*notes, *mask_notes(clips, tracks)]
 
 
 def _made(context: StepContext, ref: ArtifactRef) -> ReportStage:
@@ -97,7 +105,11 @@ def _stock_call(context: StepContext) -> dict[str, float]:
 
 
 def _sheet_rows(context: StepContext, inputs: dict[str, ArtifactRef]) -> list[tuple[str, NDArray[np.uint8]]]:
-    rows = [(f"learned from: {clip.record.name}", clip.frames) for clip in load_clips(context.store, inputs["clips"])]
+    clips = load_clips(context.store, inputs["clips"])
+    rows = [(f"learned from: {clip.record.name}", clip.frames) for clip in clips]
+    if "masks" in inputs:
+        masked = zip(clips, load_masks(context.store, inputs["masks"]), strict=True)
+        rows += [(f"what the loss looks at: {clip.record.name}", masked_frames(clip, track)) for clip, track in masked]
     pairs = zip(*(load_samples(context.store, inputs[name]) for name in ("before", "after")), strict=True)
     for pair in pairs:
         rows += [(f"{record.model}, seed {record.seed}: {record.filled_prompt}", frames) for record, frames in pair]

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from pipeline_lib.errors import ArtifactError, InputError, PipelineError, ResourceError, StopRequested
 from pipeline_lib.records import ConceptRecord
-from pipeline_lib.registry import BASES
+from pipeline_lib.registry import BASES, truth_weights
 from pipeline_lib.run_config import RunConfig, config_text, digest
 from pipeline_lib.steps.layout import CONCEPT_FILE, PREVIEWS, REPORT_FILE, SCORES_FILE, SHEET_FILE, SUMMARY_FILE
 from pipeline_lib.steps.plan import RunPlan
@@ -93,18 +93,19 @@ def run_identity(config: RunConfig) -> str:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """Covers the library's code and page templates, and the base's files, by content and by time and size."""
+    """Covers the library's code, page templates and judge, by content, and the base's files, by time and size."""
     sources = sorted([*LIBRARY.rglob("*.py"), *(LIBRARY / "report" / "templates").iterdir()])
     code = [[path.relative_to(LIBRARY).as_posix(), CHECKSUMS.of(path)] for path in sources]
     named = BASES.get(config.base.source)
-    folders = [named.folder, named.encoder] if named else [Path(config.base.source).expanduser()]
+    models = [named.encoder, named.image_encoder, named.captioner, named.segmenter] if named else []
+    folders = [named.folder if named else Path(config.base.source).expanduser(), *models]
     files = [
         [str(path), path.stat().st_size, path.stat().st_mtime_ns]
         for folder in folders
         if folder is not None and folder.is_dir()
         for path in sorted(folder.rglob("*"))
     ]
-    return digest([code, files])
+    return digest([code, files, [CHECKSUMS.of(path) for path in truth_weights(config)]])
 
 
 class RunFolder:

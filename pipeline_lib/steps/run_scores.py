@@ -12,9 +12,10 @@ from pipeline_lib.storage import ArtifactStore
 
 
 class RunScores(Record):
-    """Scores by row (`base`, `personalised`, `ceiling`) and metric.
+    """Scores by row (`base`, `personalised`, `ceiling`, and where the truth is known `chance`) and metric.
 
-    The ceiling is the reference itself after the autoencoder: the mean over its windows.
+    The ceiling is the reference itself after the autoencoder: the mean over its windows; of the truth metrics of
+    edits, the clips that the prompts ask for. Chance is what clips of other concepts score.
 
     Attributes:
         scores: means over all samples.

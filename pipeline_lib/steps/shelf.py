@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.registry import open_base, open_encoder
+from pipeline_lib.registry import open_base, open_encoder, open_image_encoder
 from pipeline_lib.run_config import RunConfig, TrainingSection
 
 if TYPE_CHECKING:
-    from pipeline_lib.features.encoders import ImageTextEncoder
+    from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
     from pipeline_lib.models.base import BaseModel
 
 
 class ModelShelf:
-    """At most one base and one encoder, opened on first use.
+    """At most one base and one encoder of each kind, opened on first use.
 
     Args:
         locks: folder of the device locks; one process trains on a GPU at a time.
@@ -28,6 +28,7 @@ class ModelShelf:
         self._held = ExitStack()
         self._base: tuple[tuple[str, ...], BaseModel] | None = None
         self._encoder: tuple[tuple[Path, str], ImageTextEncoder] | None = None
+        self._image_encoder: tuple[tuple[Path, str], FrameEncoder] | None = None
 
     def base(
         self, config: RunConfig, on_wait: Callable[[str], None], stop: Callable[[], bool] = lambda: False
@@ -59,9 +60,15 @@ class ModelShelf:
             self._encoder = ((folder, device), open_encoder(folder, device))
         return self._encoder[1]
 
+    def image_encoder(self, folder: Path, device: str) -> FrameEncoder:
+        """The image encoder in a folder."""
+        if self._image_encoder is None or self._image_encoder[0] != (folder, device):
+            self._image_encoder = ((folder, device), open_image_encoder(folder, device))
+        return self._image_encoder[1]
+
     def clear(self) -> None:
         """Drops the models and lets the device go."""
-        self._base = self._encoder = None
+        self._base = self._encoder = self._image_encoder = None
         self._held.close()
 
 

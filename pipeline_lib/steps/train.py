@@ -16,7 +16,7 @@ from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, StageSpec, StepRecord
 from pipeline_lib.seeding import derived_seed
 from pipeline_lib.steps.caption import load_captions
-from pipeline_lib.steps.generate import learned_words, wording
+from pipeline_lib.steps.generate import companions, wording
 from pipeline_lib.steps.layout import LOSSES_FILE, SPEC_FILE
 from pipeline_lib.steps.sampling import user_sampling
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
@@ -127,9 +127,9 @@ def _preview(context: StepContext, stage: Stage, captions: ArtifactRef, video: P
     text = wording(context, spoken, tuple(stage.vectors)).fill(spoken[0].full_prompt("{subject}"))
     seed, sampling = derived_seed(context.config.seed, "preview"), user_sampling(context)
     with tempfile.TemporaryDirectory() as scratch:
-        if stage.vectors:
-            context.method.method.finish(stage, Path(scratch))  # writes the learned words, among others
-        with stage.adapter.evaluating(), learned_words(context, Path(scratch)):
+        if stage.vectors or stage.self_conditioning:
+            context.method.method.finish(stage, Path(scratch))  # writes what was trained beside the factors
+        with stage.adapter.evaluating(), companions(context, Path(scratch)):
             frames = generate(context.base, text, seed, sampling)
     context.base.free_encoders()  # training goes on without them
     write_video(frames, video, sampling.frames_per_second)

@@ -31,8 +31,10 @@ class Sample:
         noise: of the same shape.
         sigma: a scalar tensor in (0, 1).
         row: row of its text bank.
-        hidden: token positions to pad out (cheap masking only).
+        hidden: token positions to hide (where no masked variants were encoded beforehand).
         weight: of its squared error in the step's loss.
+        mask: where its error counts, (1, t, h, w) in [0, 1]; None: everywhere.
+        estimated: whether the model sees its own estimate (self-conditioning).
     """
 
     origin: Origin
@@ -42,6 +44,8 @@ class Sample:
     row: int
     hidden: tuple[int, ...]
     weight: float
+    mask: Tensor | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,9 @@ class SourceDraw:
         count: samples a step.
         weight: of the source's mean in the loss.
         sigma_shift: of the base's training density.
-        pad_probability: token dropping on the encoder's output (cheap mode); 0 where variants do it.
+        drop_probability: of each token, drawn with the sample; 0 where masked variants do it.
+        full_mask_share: of samples whose whole picture counts, where there are masks.
+        estimate_probability: that the model sees its own estimate; 0 draws nothing.
     """
 
     origin: Origin
@@ -64,7 +70,9 @@ class SourceDraw:
     count: int
     weight: float
     sigma_shift: float
-    pad_probability: float = 0.0
+    drop_probability: float = 0.0
+    full_mask_share: float = 0.0
+    estimate_probability: float = 0.0
 
     def draw(self, seed: int, stage: str, step: int) -> list[Sample]:
         """The source's samples of one step."""
@@ -80,9 +88,28 @@ class SourceDraw:
         clean = self.latents.latents[at]
         noise = torch.randn(clean.shape, generator=draw)
         prompt = int(prompts[at])
-        hidden = draw_hidden(self.text.token_counts[prompt], self.pad_probability, draw) if self.pad_probability else ()
-        row = self.text.row(prompt, variant)
-        return Sample(self.origin, clean, noise, sigma, row, hidden, self.weight / self.count)
+        drops = self.drop_probability
+        hidden = draw_hidden(self.text.token_counts[prompt], drops, draw) if drops else ()
+        # Drawn last: with and without masks or estimates a sample has the same noise, sigma and tokens.
+        estimated = bool(self.estimate_probability and torch.rand((), generator=draw) < self.estimate_probability)
+        return Sample(
+            origin=self.origin,
+            clean=clean,
+            noise=noise,
+            sigma=sigma,
+            row=self.text.row(prompt, variant),
+            hidden=hidden,
+            weight=self.weight / self.count,
+            mask=self._mask(at, draw),
+            estimated=estimated,
+        )
+
+    def _mask(self, at: int, draw: torch.Generator) -> Tensor | None:
+        if self.latents.mask is None:
+            return None
+        whole = bool(torch.rand((), generator=draw) < self.full_mask_share)
+        mask = self.latents.mask[at]
+        return torch.ones_like(mask) if whole else mask
 
 
 def micro_batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:

@@ -45,14 +45,20 @@ class TextBank:
 class LatentSet:
     """Latents of one shape, each with the index of its prompt.
 
-    `latents` is (n, c, t, h, w), `prompt` (n,) int64.
+    `latents` is (n, c, t, h, w), `prompt` (n,) int64. `mask` tells where the subject is, (n, 1, t, h, w) float32 in
+    [0, 1]; None where the whole picture counts.
     """
 
     latents: Tensor
     prompt: Tensor
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.latents.shape[0])
+
+    def first(self, count: int) -> LatentSet:
+        """The first few of them."""
+        return LatentSet(self.latents[:count], self.prompt[:count], None if self.mask is None else self.mask[:count])
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class TrainingData:
         windows: clips of the base's own length, in order; empty where only images were given.
         frame_text: static prompts, one per source.
         clip_text: static and dynamic prompts, one per source.
+        empty_frames: (source, frame) of frames whose mask is empty: none of them is in a frame set, and none
+            counts in a window's loss.
     """
 
     frames: LatentSet
@@ -72,6 +80,12 @@ class TrainingData:
     windows: LatentSet
     frame_text: TextBank
     clip_text: TextBank
+    empty_frames: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def masked(self) -> bool:
+        """Whether masks were given, and the loss looks at the subject alone."""
+        return self.frames.mask is not None
 
     def save(self, folder: Path) -> None:
         """Writes `latents.safetensors`, `frame_text.*` and `clip_text.*`."""
@@ -79,6 +93,10 @@ class TrainingData:
         for name in ("frames", "held_out_frames", "windows"):
             part: LatentSet = getattr(self, name)
             tensors[f"{name}.latents"], tensors[f"{name}.prompt"] = part.latents, part.prompt
+            if part.mask is not None:
+                tensors[f"{name}.mask"] = part.mask
+        if self.empty_frames:
+            tensors["empty_frames"] = torch.tensor(self.empty_frames)
         save_tensors(folder / "latents.safetensors", tensors)
         save_text(self.frame_text, folder, "frame_text")
         save_text(self.clip_text, folder, "clip_text")
@@ -88,10 +106,18 @@ class TrainingData:
         """Reads what :meth:`save` wrote."""
         tensors = _read(folder / "latents.safetensors")
         frames, held_out, windows = (
-            LatentSet(tensors[f"{name}.latents"], tensors[f"{name}.prompt"])
+            LatentSet(tensors[f"{name}.latents"], tensors[f"{name}.prompt"], tensors.get(f"{name}.mask"))
             for name in ("frames", "held_out_frames", "windows")
         )
-        return TrainingData(frames, held_out, windows, load_text(folder, "frame_text"), load_text(folder, "clip_text"))
+        empty = tensors.get("empty_frames", torch.zeros(0, 2, dtype=torch.long)).tolist()
+        return TrainingData(
+            frames=frames,
+            held_out_frames=held_out,
+            windows=windows,
+            frame_text=load_text(folder, "frame_text"),
+            clip_text=load_text(folder, "clip_text"),
+            empty_frames=tuple((source, frame) for source, frame in empty),
+        )
 
 
 @dataclass(frozen=True)

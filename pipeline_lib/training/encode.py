@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.masks.track import MaskTrack
 from pipeline_lib.media.clip import Clip
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Caption, Wording
@@ -54,7 +55,11 @@ def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
 
 
 def encode_training_data(
-    base: BaseModel, clips: Sequence[Clip], captions: Sequence[Caption], settings: EncodingSettings
+    base: BaseModel,
+    clips: Sequence[Clip],
+    captions: Sequence[Caption],
+    settings: EncodingSettings,
+    masks: Sequence[MaskTrack] | None = None,
 ) -> TrainingData:
     """Encodes a concept's sources for every stage of a method.
 
@@ -63,47 +68,54 @@ def encode_training_data(
         clips: already at the base's size and rate; sets of images give frames only.
         captions: one per clip.
         settings: what to encode.
+        masks: one per clip, of its frames and size: the loss looks at the subject alone. A frame whose mask is
+            empty is left out and named in the result; None: whole pictures count.
 
     Returns:
-        Latents and text, on the CPU, float32.
+        Latents, their masks and text, on the CPU, float32.
 
     Raises:
-        InputError: no sources, or not one caption per source.
+        InputError: no sources, not one caption and one mask per source, or the subject is in no frame.
     """
     if not clips or len(clips) != len(captions):
         raise InputError("every clip needs one caption", got=f"{len(clips)} clips, {len(captions)} captions")
-    used, held_out = choose_frames([len(clip.frames) for clip in clips], settings.num_frames)
-    frames = _encode([clips[source].frames[at : at + 1] for source, at in used], base)
-    spare = _encode([clips[source].frames[at : at + 1] for source, at in held_out], base)
-    window_at = [
+    empty = _empty_frames(clips, masks)
+    length = base.spec.frame_rules.num_frames
+    used, held_out = choose_frames([len(clip.frames) for clip in clips], settings.num_frames, empty)
+    windows = [
         (source, start)
         for source, clip in enumerate(clips)
         if clip.record.kind == "video"
-        for start in window_starts(len(clip.frames), base.spec.frame_rules.num_frames)
+        for start in window_starts(len(clip.frames), length, {frame for owner, frame in empty if owner == source})
     ]
-    length = base.spec.frame_rules.num_frames
-    windows = _encode([clips[source].frames[start : start + length] for source, start in window_at], base)
+    pieces = _Pieces(base, clips, masks, empty)
+    frames = pieces.encode(used, 1)
     static, full = training_prompts(captions, settings)
     return TrainingData(
-        frames=_labelled(frames, used),
-        held_out_frames=_labelled(spare, held_out) if held_out else empty_set(frames),
-        windows=_labelled(windows, window_at) if window_at else empty_set(frames),
+        frames=frames,
+        held_out_frames=pieces.encode(held_out, 1) if held_out else empty_set(frames.latents),
+        windows=pieces.encode(windows, length) if windows else empty_set(frames.latents),
         frame_text=encode_texts(base, static, settings.drop, settings.learned, settings.seed),
         clip_text=encode_texts(base, full, settings.drop, settings.learned, settings.seed),
+        empty_frames=tuple(sorted(empty)),
     )
 
 
-def choose_frames(lengths: Sequence[int], count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def choose_frames(
+    lengths: Sequence[int], count: int, empty: Collection[tuple[int, int]] = ()
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The frame set, spread evenly over all sources, and frames to hold out.
 
     Args:
         lengths: frames of each source.
         count: size of the set; 0, or more than there are, takes all.
+        empty: (source, frame) of frames without the subject, which are in neither.
 
     Returns:
         Two lists of (source, frame): the set, and at most four others from between them.
     """
-    every = [(source, frame) for source, length in enumerate(lengths) for frame in range(length)]
+    places = [(source, frame) for source, length in enumerate(lengths) for frame in range(length)]
+    every = [place for place in places if place not in empty]
     if count == 0 or count >= len(every):
         return every, []
     chosen = {round(at) for at in np.linspace(0, len(every) - 1, count)}
@@ -112,16 +124,29 @@ def choose_frames(lengths: Sequence[int], count: int) -> tuple[list[tuple[int, i
     return [every[index] for index in sorted(chosen)], [rest[index] for index in picks]
 
 
-def window_starts(length: int, window: int) -> list[int]:
+def window_starts(length: int, window: int, empty: Collection[int] = ()) -> list[int]:
     """Starts of at most 16 windows, spread evenly over a clip; the first and the last fit exactly.
 
     Each window is encoded on its own: with a causal autoencoder a slice of a clip's latents is not
     what the model was trained on.
+
+    Args:
+        length: frames of the clip.
+        window: frames of a window.
+        empty: frames without the subject; a window of nothing else is left out.
+
+    Returns:
+        First frames, increasing.
+
+    Raises:
+        InputError: the clip is shorter than a window.
     """
-    last = length - window
-    if last < 0:
+    if length < window:
         raise InputError(f"a clip of {length} frames is shorter than the base's {window}")
-    return sorted({round(at) for at in np.linspace(0, last, min(MAX_WINDOWS, last + 1))})
+    every = [start for start in range(length - window + 1) if not set(range(start, start + window)) <= set(empty)]
+    return [
+        every[at] for at in sorted({round(at) for at in np.linspace(0, len(every) - 1, min(MAX_WINDOWS, len(every)))})
+    ]
 
 
 def training_prompts(captions: Sequence[Caption], settings: EncodingSettings) -> tuple[list[str], list[str]]:
@@ -144,10 +169,42 @@ def training_prompts(captions: Sequence[Caption], settings: EncodingSettings) ->
     return static, full
 
 
-def _encode(pieces: Iterable[NDArray[np.uint8]], base: BaseModel) -> Tensor:
-    latents = [base.encode_video(to_pixels(piece)) for piece in pieces]
-    return torch.cat(latents) if latents else torch.zeros(0)
+def _empty_frames(clips: Sequence[Clip], masks: Sequence[MaskTrack] | None) -> set[tuple[int, int]]:
+    if masks is None:
+        return set()
+    shapes = [clip.frames.shape[:3] for clip in clips], [track.masks.shape for track in masks]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            "every clip needs masks of its own frames and size", got=str(shapes[1]), expected=str(shapes[0])
+        )
+    empty = {(source, frame) for source, track in enumerate(masks) for frame in track.empty_frames()}
+    if len(empty) == sum(len(clip.frames) for clip in clips):
+        raise InputError("the masks are empty in every frame", fix="name the subject otherwise, or train without masks")
+    return empty
 
 
-def _labelled(latents: Tensor, places: Sequence[tuple[int, int]]) -> LatentSet:
-    return LatentSet(latents, torch.tensor([source for source, _ in places], dtype=torch.long))
+@dataclass(frozen=True)
+class _Pieces:
+    """Stretches of clips, each encoded on its own, and their masks."""
+
+    base: BaseModel
+    clips: Sequence[Clip]
+    masks: Sequence[MaskTrack] | None
+    empty: Collection[tuple[int, int]]
+
+    def encode(self, places: Sequence[tuple[int, int]], length: int) -> LatentSet:
+        """The stretches of `length` frames from each (source, start) on."""
+        latents = torch.cat(
+            [self.base.encode_video(to_pixels(self.clips[source].frames[at : at + length])) for source, at in places]
+        )
+        masks = None
+        if self.masks is not None:
+            masks = torch.stack([self._mask(source, at, length, latents.shape[2:]) for source, at in places])
+        return LatentSet(latents, torch.tensor([source for source, _ in places], dtype=torch.long), masks)
+
+    def _mask(self, source: int, start: int, length: int, size: Sequence[int]) -> Tensor:
+        assert self.masks is not None
+        seen = self.masks[source].masks[start : start + length].copy()
+        seen[[frame - start for owner, frame in self.empty if owner == source and 0 <= frame - start < length]] = 0
+        t, h, w = size
+        return torch.from_numpy(MaskTrack(seen).latent_mask(t, h, w))[None]

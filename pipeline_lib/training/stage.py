@@ -6,21 +6,24 @@ runs no loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.flow_matching import interpolate, sigma_quantiles, velocity_target
+from pipeline_lib.flow_matching import clean_estimate, interpolate, sigma_quantiles, velocity_target
 from pipeline_lib.models.adapter import Adapter
 from pipeline_lib.models.base import BaseModel, Conditioning
+from pipeline_lib.models.learned_tokens import TokenMode
+from pipeline_lib.models.self_conditioning import SelfConditioning
 from pipeline_lib.records import StageSpec
 from pipeline_lib.seeding import generator
 from pipeline_lib.training.batch import Sample, SourceDraw, coefficient_masks
 from pipeline_lib.training.data import LatentSet, TextBank
-from pipeline_lib.training.text import with_learned
+from pipeline_lib.training.text import encode_live, with_learned
 
 VALIDATION_QUANTILES = 8
 
@@ -62,6 +65,17 @@ class DropoutSettings:
     factors: tuple[Literal["coefficients", "residual"], ...]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Samples stacked: (batch, c, t, h, w) twice, (batch,), their masks, and which rows see an estimate."""
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    mask: Tensor | None
+    estimated: Sequence[int]
+
+
 @dataclass(kw_only=True)
 class Stage:
     """Everything that a run of one stage needs.
@@ -76,6 +90,9 @@ class Stage:
         validation_held_out: whether they are never drawn from; else they are the concept's own.
         vectors: learned words' vectors, by word; those in `learning_words` learn.
         learning_words: see `vectors`.
+        words_at: what the vectors stand in for: rows of the text encoder's output, or input embeddings, for which
+            the encoder runs in every step.
+        self_conditioning: the projection of the model's own estimate, which learns; None: there is none.
         optimizer: settings.
         dropout: coefficient dropout.
         micro_batch: largest number of samples in one forward.
@@ -95,6 +112,8 @@ class Stage:
     seed: int
     vectors: dict[str, nn.Parameter] = field(default_factory=dict)
     learning_words: tuple[str, ...] = ()
+    words_at: TokenMode = "encoder_output"
+    self_conditioning: SelfConditioning | None = None
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """All that learns, by a name that is stable across processes."""
@@ -103,6 +122,8 @@ class Stage:
             for kind in self.learning
             for path, parameter in self.adapter.factors(kind).items()
         }
+        if self.self_conditioning is not None:
+            named["self_conditioning"] = self.self_conditioning.weight
         return {**named, **{f"token.{word}": self.vectors[word] for word in self.learning_words}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -142,12 +163,14 @@ class Stage:
             A scalar that sums over micro-batches to the step's loss (concept mean + λ · prior mean), and
             the same split by origin, detached.
         """
-        errors = self._errors(
-            torch.stack([sample.clean for sample in samples]),
-            torch.stack([sample.noise for sample in samples]),
-            torch.stack([sample.sigma for sample in samples]),
-            self._conditioning(samples),
+        batch = _Batch(
+            clean=torch.stack([sample.clean for sample in samples]),
+            noise=torch.stack([sample.noise for sample in samples]),
+            sigma=torch.stack([sample.sigma for sample in samples]),
+            mask=_masks(samples),
+            estimated=[index for index, sample in enumerate(samples) if sample.estimated],
         )
+        errors = self._errors(batch, self._conditioning(samples))
         weights = torch.tensor([sample.weight for sample in samples], device=errors.device)
         weighted = errors * weights
         parts = {}
@@ -158,7 +181,10 @@ class Stage:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean squared velocity error at fixed sigma quantiles under fixed noise, without dropout."""
+        """Mean squared velocity error at fixed sigma quantiles under fixed noise, masked but without dropout.
+
+        With self-conditioning every estimate is seen, as in sampling.
+        """
         latents, text = self.validation
         sigmas = sigma_quantiles(VALIDATION_QUANTILES, self.base.spec.sigma_shift)
         total = torch.zeros(())
@@ -166,19 +192,48 @@ class Stage:
             for index in range(len(latents)):
                 clean = latents.latents[index : index + 1]
                 row = text.row(int(latents.prompt[index]))
+                mask = None if latents.mask is None else latents.mask[index : index + 1]
                 noise = torch.randn(len(sigmas), *clean.shape[1:], generator=generator(self.seed, "validation", index))
                 for part in torch.arange(len(sigmas)).split(self.micro_batch):
-                    conditioning = with_learned(self.base, text, [row] * len(part), self.vectors)
+                    conditioning = self._text(text, [row] * len(part), [()] * len(part), self.vectors)
                     same = clean.expand(len(part), -1, -1, -1, -1)
-                    total += self._errors(same, noise[part], sigmas[part], conditioning).sum().cpu()
+                    batch = _Batch(same, noise[part], sigmas[part], mask, range(len(part)))
+                    total += self._errors(batch, conditioning).sum().cpu()
         return float(total) / (len(latents) * len(sigmas))
 
-    def _errors(self, clean: Tensor, noise: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def _errors(self, batch: _Batch, conditioning: Conditioning) -> Tensor:
         device = self.base.device
-        clean, noise, sigma = clean.to(device), noise.to(device), sigma.to(device)
-        noisy = interpolate(clean, noise, sigma)
-        velocity = self.base.velocity(noisy, sigma, conditioning.to(device))
-        return (velocity.float() - velocity_target(clean, noise)).square().flatten(1).mean(1)
+        clean, noise, sigma = batch.clean.to(device), batch.noise.to(device), batch.sigma.to(device)
+        noisy, conditioning = interpolate(clean, noise, sigma), conditioning.to(device)
+        with self._seeing_estimates(noisy, sigma, conditioning, batch.estimated):
+            velocity = self.base.velocity(noisy, sigma, conditioning)
+        return mean_error((velocity.float() - velocity_target(clean, noise)).square(), batch.mask)
+
+    @contextmanager
+    def _seeing_estimates(
+        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, rows: Sequence[int]
+    ) -> Iterator[None]:
+        """The model sees, for those rows, what it makes of them unseen: no gradient, the same dropout masks."""
+        if self.self_conditioning is None or not rows:
+            yield
+            return
+        chosen = torch.tensor(rows, device=noisy.device)
+        estimate = torch.zeros_like(noisy)
+        with torch.no_grad():
+            velocity = self.base.velocity(noisy[chosen], sigma[chosen], conditioning.take(chosen))
+            estimate[chosen] = clean_estimate(noisy[chosen], velocity, sigma[chosen])
+        with self.self_conditioning.given(estimate):
+            yield
+
+    def _text(
+        self, bank: TextBank, rows: Sequence[int], hidden: Sequence[tuple[int, ...]], vectors: Mapping[str, Tensor]
+    ) -> Conditioning:
+        if vectors and self.words_at == "encoder_input":
+            return encode_live(self.base, bank, rows, hidden, vectors)
+        conditioning = with_learned(self.base, bank, rows, vectors)
+        if not any(hidden):
+            return conditioning
+        return self.base.replace_rows(conditioning, hidden, torch.zeros(conditioning.width))
 
     def _conditioning(self, samples: Sequence[Sample]) -> Conditioning:
         parts = []
@@ -186,15 +241,34 @@ class Stage:
             mine = [sample for sample in samples if sample.origin == source.origin]
             if mine:
                 vectors = self.vectors if source.origin == "concept" else {}
-                part = with_learned(self.base, source.text, [sample.row for sample in mine], vectors)
-                parts.append(self._padded_out(part, mine))
+                rows, hidden = [sample.row for sample in mine], [sample.hidden for sample in mine]
+                parts.append(self._text(source.text, rows, hidden, vectors))
         return parts[0] if len(parts) == 1 else Conditioning.cat(parts)
 
-    def _padded_out(self, conditioning: Conditioning, samples: Sequence[Sample]) -> Conditioning:
-        if not any(sample.hidden for sample in samples):
-            return conditioning
-        width = conditioning.width
-        return self.base.replace_rows(conditioning, [sample.hidden for sample in samples], torch.zeros(width))
+
+def mean_error(squared: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of each sample's squared error, over its mask where there is one (Magic-Me's masked loss).
+
+    Args:
+        squared: (batch, c, t, h, w).
+        mask: weights (batch or 1, 1, t, h, w) in [0, 1], none of them zero everywhere; None: all count alike.
+
+    Returns:
+        `sum(mask · squared) / (c · sum(mask))` of each sample, (batch,); with a mask of ones the plain mean.
+    """
+    if mask is None:
+        return squared.flatten(1).mean(1)
+    mask = mask.to(squared)
+    return (squared * mask).flatten(1).sum(1) / (squared.shape[1] * mask.flatten(1).sum(1))
+
+
+def _masks(samples: Sequence[Sample]) -> Tensor | None:
+    """Their masks, ones where a sample has none; None where none has one."""
+    if all(sample.mask is None for sample in samples):
+        return None
+    return torch.stack(
+        [torch.ones_like(sample.clean[:1]) if sample.mask is None else sample.mask for sample in samples]
+    )
 
 
 def learned_vectors(words: Sequence[str], width: int, start: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:

@@ -99,3 +99,17 @@ def _teach(captioner: VLMCaptioner, frames: NDArray[np.uint8], answer: str) -> N
         if loss.item() < 0.01:
             break
     assert loss.item() < 0.05
+
+
+def test_what_the_model_is_not_sure_of_comes_from_the_fallback(folder: Path) -> None:
+    captioner = VLMCaptioner(folder, max_new_tokens=120, least_confidence=0.2)
+    _teach(captioner, clip(5), json.dumps(ANSWER | {"light": "dim"}))
+    assert captioner.caption(clip(5), "dog").static == "red"
+    assert captioner.notes == ()
+    strict = VLMCaptioner(folder, max_new_tokens=120, least_confidence=1.0)
+    strict._model = captioner._model
+    said, fallback = strict.caption(clip(5), "dog"), TemplateCaptioner().caption(clip(5), "dog")
+    assert (said.static, said.motion, said.background) == (fallback.static, fallback.motion, fallback.background)
+    assert said.camera == ""  # "none" is no claim
+    (note,) = strict.notes
+    assert "is not sure of what it sees: static, motion, background, light from the template captioner" in note

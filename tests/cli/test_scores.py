@@ -32,6 +32,22 @@ def test_reconstruction_and_edits_are_apart(capsys: pytest.CaptureFixture[str]) 
     assert edits[1].split() == ["clip_i", "0.550", "0.850", "0.980"]
 
 
+def test_chance_stands_first_where_the_truth_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    result = RunScores(
+        scores_edits={
+            "base": {"clip_i": 0.3, "edit_accuracy": 0.2},
+            "personalised": {"clip_i": 0.4, "edit_accuracy": 0.7},
+            "ceiling": {"clip_i": 0.9, "edit_accuracy": 1.0},
+            "chance": {"edit_accuracy": 0.12},
+        },
+        scores_reconstruction={"chance": {"identity_accuracy": 0.01}, "ceiling": {"identity_accuracy": 1.0}},
+    )
+    (edits,) = printed(capsys, result)
+    assert edits[0].split()[2:] == ["chance", "base", "personalised", "ceiling"]
+    assert edits[1].split() == ["edit_accuracy", "0.120", "0.200", "0.700", "1.000"]
+    assert edits[2].split() == ["clip_i", "0.300", "0.400", "0.900"]
+
+
 def test_a_lone_ceiling_and_a_lone_seed_print_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
     only = {"clip_i": 0.5}
     result = RunScores(

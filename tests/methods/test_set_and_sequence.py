@@ -155,6 +155,16 @@ def test_effective_rank_of_known_spectra():
     assert float(effective_rank(orthogonal[:, :1].T.expand(4, -1), orthogonal)) == pytest.approx(1, abs=1e-3)
 
 
+def test_what_is_off_by_default_is_no_part_of_a_key():
+    """Runs that were trained before these settings came must be found again."""
+    since = {"full_mask_share", "words_at", "live_drop", "self_conditioning", "estimate_probability"}
+    for spec in METHOD.plan(small(), has_clips=True):
+        assert not since & set(spec.settings)
+    changed = small(full_mask_share=0.1, special_tokens="encoder_input", self_conditioning="off")
+    told = METHOD.plan(changed.model_copy(update={"self_conditioning_probability": 0.9}), has_clips=True)[0].settings
+    assert since <= set(told)
+
+
 def test_settings_of_one_stage_do_not_touch_the_key_of_the_other():
     one = METHOD.plan(small(), has_clips=True)
     two = METHOD.plan(small(motion_steps=9, motion_dropout=0.1), has_clips=True)

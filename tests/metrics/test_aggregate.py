@@ -162,6 +162,24 @@ def test_what_is_missing_is_told_before_what_is_noted() -> None:
     assert summary([*noted, _sample("base", "d", 0, mse=None)])["base"]["mse"].reason == "no such thing"
 
 
+def test_the_truth_has_a_ceiling_of_its_own_beside_edits() -> None:
+    samples = [
+        _sample("ceiling", "clip", 0, clip_i=0.9, identity_accuracy=0.8).model_copy(update={"kind": "reconstruction"}),
+        _sample("ceiling", "e", 0, identity_accuracy=0.4, edit_accuracy=1.0),
+        _sample("ceiling", "f", 0, identity_accuracy=None, edit_accuracy=0.5),
+        *(_sample("chance", "e", seed, edit_accuracy=value) for seed, value in enumerate((0.0, 0.0, 1.0, 0.0))),
+    ]
+    rebuilt, edits = (summary(in_group(samples, kind)) for kind in (True, False))
+    assert (rebuilt["ceiling"]["identity_accuracy"].mean, "chance" in rebuilt) == (0.8, False)
+    identity = edits["ceiling"]["identity_accuracy"]
+    assert (identity.mean, identity.num_samples, identity.num_missing) == (0.4, 1, 1)
+    assert edits["ceiling"]["edit_accuracy"].mean == 0.75
+    looks = edits["ceiling"]["clip_i"]
+    assert (looks.mean, looks.num_missing) == (0.9, 0), "clips that were not scored by it are not missing"
+    assert edits["chance"]["edit_accuracy"].mean == 0.25
+    assert edits["chance"]["clip_i"].reason == "not measured"
+
+
 def test_groups_share_the_ceiling_but_not_what_a_prompt_enters() -> None:
     samples = [
         _sample("base", "r", 0, clip_i=0.1, mse=0.2).model_copy(update={"kind": "reconstruction"}),

@@ -71,7 +71,7 @@ def test_autoencoder_keeps_held_out_frames(pipeline: WanPipeline) -> None:
 def test_clip_finds_held_out_captions() -> None:
     model = CLIPModel.from_pretrained(zoo_folder("clip"), torch_dtype=torch.float32).eval()
     processor = CLIPProcessor.from_pretrained(zoo_folder("clip"))
-    assert retrieval_accuracy(model, processor.tokenizer, groups=2) > 0.8
+    assert retrieval_accuracy(model, processor.tokenizer, groups=2) > 0.88
 
 
 def test_clip_processor_takes_frames_and_texts() -> None:

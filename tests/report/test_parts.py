@@ -27,48 +27,97 @@ def _sample(row: str, prompt: str, kind: str = "local", seed: int = 0, **values:
     return ScoredSample(row=row, prompt=prompt, kind=kind, seed=seed, scores=scores)
 
 
-def _two_rows(count: int, metric: str, base: float, ours: float) -> list[ScoredSample]:
+def _two_rows(count: int, metric: str, base: float, ours: float, kind: str = "local") -> list[ScoredSample]:
     both = []
     for index in range(count):
-        both.append(_sample("base", f"p{index}", **{metric: base}))
-        both.append(_sample("personalised", f"p{index}", **{metric: ours + 0.001 * index}))
+        both.append(_sample("base", f"p{index}", kind, **{metric: base}))
+        both.append(_sample("personalised", f"p{index}", kind, **{metric: ours + 0.001 * index}))
     return both
 
 
 @pytest.mark.parametrize(
-    ("count", "metric", "base", "ours", "sentence"),
+    ("count", "metric", "kind", "base", "ours", "sentence"),
     [
-        (6, "clip_i", 0.2, 0.6, "It looks more like the clip than the base does."),
-        (6, "clip_i", 0.6, 0.2, "It looks less like the clip than the base does."),
-        (6, "clip_t_aggregated", 0.3, 0.1, "It follows edit prompts less well."),
-        (6, "dynamic_degree_gap", 3.0, 0.5, "It moves more like the clip."),
-        (6, "dynamic_degree_gap", 0.5, 3.0, "It moves less like the clip."),
-        (2, "clip_i", 0.2, 0.6,
+        (6, "clip_i", "reconstruction", 0.2, 0.6, "It looks more like the clip than the base does."),
+        (6, "clip_i", "reconstruction", 0.6, 0.2, "It looks less like the clip than the base does."),
+        (6, "clip_i", "global", 0.6, 0.2, "It stays less like the clip in edits."),
+        (6, "clip_t_aggregated", "local", 0.3, 0.1, "It follows edit prompts less well."),
+        (6, "dynamic_degree_gap", "reconstruction", 3.0, 0.5, "It moves more like the clip."),
+        (6, "dynamic_degree_gap", "reconstruction", 0.5, 3.0, "It moves less like the clip."),
+        (6, "identity_accuracy", "reconstruction", 0.1, 0.8, "It shows the subject in more frames than the base does."),
+        (6, "motion_fidelity", "reconstruction", 0.1, 0.8, "It moves it more as in the clip."),
+        (6, "edit_accuracy", "local", 0.8, 0.1, "It shows less of what edits ask for."),
+        (2, "clip_i", "reconstruction", 0.2, 0.6,
          "It looks closer to the clip on average; 2 pairs of samples are too few to rule out luck."),
-        (2, "dynamic_degree_gap", 0.2, 0.6,
-         "It moves less like the clip on average; 2 pairs of samples are too few to rule out luck."),
-        (6, "temporal_flickering", 0.2, 0.6, "Not scored."),
+        (1, "dynamic_degree_gap", "reconstruction", 0.2, 0.6,
+         "It moves less like the clip on average; one pair of samples is too few to rule out luck."),
+        (1, "identity_accuracy", "local", 0.0, 0.0,
+         "It keeps it in no more frames of edits; one pair of samples is too few to rule out luck."),
+        (6, "temporal_flickering", "local", 0.2, 0.6, "Not scored."),
+        (6, "clip_t_aggregated", "reconstruction", 0.2, 0.6, "Not scored."),
     ],
 )  # fmt: skip
-def test_the_verdict_says_what_the_scores_say(count: int, metric: str, base: float, ours: float, sentence: str) -> None:
-    assert verdict(_two_rows(count, metric, base, ours)).sentence == sentence
+def test_the_verdict_says_what_the_scores_say(
+    count: int, metric: str, kind: str, base: float, ours: float, sentence: str
+) -> None:
+    assert verdict(_two_rows(count, metric, base, ours, kind)).sentence == sentence
 
 
 def test_the_verdict_inside_the_noise_claims_nothing() -> None:
-    samples = [_sample("base", f"p{i}", clip_i=0.5) for i in range(6)]
-    samples += [_sample("personalised", f"p{i}", clip_i=0.5 + 0.1 * (-1) ** i) for i in range(6)]
+    samples = [_sample("base", f"p{i}", "reconstruction", clip_i=0.5) for i in range(6)]
+    samples += [_sample("personalised", f"p{i}", "reconstruction", clip_i=0.5 + 0.1 * (-1) ** i) for i in range(6)]
     assert verdict(samples).sentence == "It looks no more like the clip than the base does."
 
 
-def test_the_verdict_joins_its_facets_and_leaves_reconstructions_out_of_edits() -> None:
-    samples = []
-    for index in range(6):
-        for row, looks, follows in (("base", 0.2, 0.2), ("personalised", 0.8, 0.2)):
-            samples.append(_sample(row, f"p{index}", clip_i=looks, clip_t_aggregated=follows + 0.01 * (-1) ** index))
-    samples.append(_sample("personalised", "r", "reconstruction", clip_t_aggregated=0.9))
+def test_headline_figures_never_mix_reconstruction_and_edits() -> None:
+    samples = [_sample("ceiling", "clip.mp4", "reconstruction", clip_i=0.95)]
+    for row, looks, follows in (("base", 0.2, 0.4), ("personalised", 0.8, 0.4)):
+        samples.append(_sample(row, "r", "reconstruction", clip_i=looks + 0.1, clip_t_aggregated=0.9))
+        samples += [_sample(row, f"p{i}", clip_i=looks, clip_t_aggregated=follows + 0.01 * (-1) ** i) for i in range(6)]
     told = verdict(samples)
-    assert told.sentence == "It looks more like the clip than the base does and follows edit prompts about as well."
-    assert [figure.personalised for figure in told.figures] == ["0.800", "0.200"]
+    assert [(figure.metric, figure.personalised, dict(figure.beside)) for figure in told.figures] == [
+        ("CLIP-I", "0.900", {"base": "0.300", "ceiling": "0.950"}),
+        ("CLIP-I", "0.800", {"base": "0.200"}),
+        ("C-T", "0.400", {"base": "0.400"}),
+    ]
+    assert [figure.group for figure in told.figures] == [
+        "reconstruction, 1 sample",
+        "edits, 6 samples",
+        "edits, 6 samples",
+    ]
+    assert told.sentence == (
+        "It looks closer to the clip on average, stays more like the clip in edits and follows edit prompts about as "
+        "well; what is said on average rests on one pair of samples, too few to rule out luck."
+    )
+
+
+def test_where_the_truth_was_read_it_alone_makes_the_headline() -> None:
+    samples = [
+        _sample("chance", "r", "reconstruction", identity_accuracy=0.01, motion_fidelity=0.05),
+        _sample("chance", "e", identity_accuracy=0.02, edit_accuracy=0.1),
+        _sample("ceiling", "clip.mp4", "reconstruction", clip_i=0.9, identity_accuracy=1.0, motion_fidelity=0.97),
+        _sample("ceiling", "e", identity_accuracy=0.9, edit_accuracy=1.0),
+    ]
+    for row, value in (("base", 0.0), ("personalised", 0.75)):
+        samples.append(_sample(row, "r", "reconstruction", clip_i=0.5, identity_accuracy=value, motion_fidelity=value))
+        samples.append(_sample(row, "e", clip_i=0.5, identity_accuracy=value / 3, edit_accuracy=value))
+    told = verdict(samples)
+    assert [(figure.metric, figure.personalised) for figure in told.figures] == [
+        ("identity", "0.75"), ("motion", "0.75"), ("identity", "0.25"), ("edit", "0.75"),
+    ]  # fmt: skip
+    assert told.figures[0].beside == (("base", "0.00"), ("ceiling", "1.00"), ("chance", "0.01"))
+    assert told.figures[3].beside == (("base", "0.00"), ("ceiling", "1.00"), ("chance", "0.10"))
+    assert all("is better." in figure.reading for figure in told.figures)
+    rebuilt, edits = score_tables(samples)
+    assert [row for row, _ in edits.rows] == ["chance", "base", "personalised", "ceiling"]
+    assert [line.metric.name for line in rebuilt.lines] == ["identity_accuracy", "motion_fidelity", "clip_i"]
+    (looks,) = [line for line in edits.lines if line.metric.name == "clip_i"]
+    chance, *_, ceiling = looks.cells
+    assert (chance.mean, chance.footnote) == ("", 0), "chance has no such metric, and needs no excuse"
+    assert ceiling.mean == "0.900"
+    (shown,) = [line for line in edits.lines if line.metric.name == "identity_accuracy"]
+    assert shown.cells[-1].mean == "0.90", "the clips that edits ask for, without the reconstruction"
+    assert rebuilt.footnotes == edits.footnotes == ()
 
 
 def test_a_lone_model_is_scored_without_a_comparison() -> None:

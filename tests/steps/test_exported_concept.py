@@ -13,7 +13,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 
 from pipeline_lib import load_concept
-from pipeline_lib.models.concept import TOKENS_FILE
+from pipeline_lib.models.concept import SELF_CONDITIONING_FILE, TOKENS_FILE
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.load import load_base
 from pipeline_lib.personalize import run_in_process
@@ -68,7 +68,7 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-@pytest.mark.parametrize("words", ["word", "encoder_output"])
+@pytest.mark.parametrize("words", ["word", "encoder_output", "encoder_input"])
 def test_a_sample_is_what_the_concept_folder_makes(tmp_path: Path, tiny_folder: Path, clip: Path, words: str) -> None:
     config = tiny_config(tiny_folder, [clip], f"method.settings.special_tokens={words}", *SETTINGS)
     state = StateFolder.open(tmp_path / "state")
@@ -80,7 +80,7 @@ def test_a_sample_is_what_the_concept_folder_makes(tmp_path: Path, tiny_folder: 
     concept = Path(result.concept)
     again = on_stock_pipeline(tiny_folder, concept, sample)
     assert difference(again, shown) <= 1
-    assert difference(bare, shown) > 8, "a test of nothing"
+    assert difference(bare, shown) > (2 if words == "encoder_input" else 8), "a test of nothing"
     assert difference(on_stock_pipeline(tiny_folder, concept, sample, motion=0.0), shown) > 1
     if words == "word":
         assert not (concept / TOKENS_FILE).exists()
@@ -90,5 +90,25 @@ def test_a_sample_is_what_the_concept_folder_makes(tmp_path: Path, tiny_folder: 
     unlearned = Path(shutil.copytree(concept, tmp_path / "unlearned"))
     tokens = LearnedTokens.load(unlearned / TOKENS_FILE)
     zero = {word: torch.zeros_like(vector) for word, vector in tokens.vectors.items()}
-    LearnedTokens(zero, tokens.sentinels).save(unlearned / TOKENS_FILE)
-    assert difference(on_stock_pipeline(tiny_folder, unlearned, sample), shown) > 1
+    LearnedTokens(zero, tokens.sentinels, tokens.mode).save(unlearned / TOKENS_FILE)
+    assert difference(on_stock_pipeline(tiny_folder, unlearned, sample), shown) > (0 if words == "encoder_input" else 1)
+
+
+def test_self_conditioning_goes_with_the_concept(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
+    config = tiny_config(
+        tiny_folder,
+        [clip],
+        "method.settings.self_conditioning=on",
+        *SETTINGS,
+        "method.settings.optimizer={learning_rate: 0.03, max_gradient_norm: 10.0}",
+        "training.preview_every=10",
+    )
+    state = StateFolder.open(tmp_path / "state")
+    result = run_in_process(config, state, lambda _event: None)
+    record = RunFolder(state, result.run_id).record()
+    assert record is not None
+    (sample, shown), *_ = load_samples(state.store, record.steps["generate-personalised"].ref)
+    concept = Path(result.concept)
+    assert difference(on_stock_pipeline(tiny_folder, concept, sample), shown) <= 1
+    (concept / SELF_CONDITIONING_FILE).unlink()
+    assert difference(on_stock_pipeline(tiny_folder, concept, sample), shown) > 1

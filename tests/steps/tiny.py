@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline_lib.media.write import write_video
+from pipeline_lib.models.folder import BaseCard, PipelineFolder
+from pipeline_lib.models.tiny import tiny_wan
 from pipeline_lib.run_config import RunConfig, with_settings
 
 IDENTITY_STEPS, MOTION_STEPS, CHECKPOINT_EVERY = 4, 4, 2
@@ -70,3 +72,11 @@ def tiny_config(base: Path, inputs: Sequence[Path], *settings: str) -> RunConfig
 def options(base: Path) -> list[str]:
     """The same as command-line options."""
     return ["--subject", "dog", "--base", str(base), *(part for text in SETTINGS for part in ("--set", text))]
+
+
+def tiny_world_base(folder: Path) -> Path:
+    """The tiny base, at the size of the pocket world's clips: what a judge of that world can read."""
+    card = PipelineFolder(tiny_wan(folder)).card()
+    assert isinstance(card, BaseCard)
+    card.model_copy(update={"height": 64, "width": 64, "num_frames": 13, "sampling_steps": 2}).save(folder)
+    return folder

@@ -30,6 +30,7 @@ class PlainLora(AdapterMethod):
             batch=settings.batch,
             optimizer=settings.optimizer,
             prior_weight=settings.prior_weight,
+            full_mask_share=settings.full_mask_share,
         )
         return [
             StageSpec(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline_lib.methods.settings import MethodSettings, OptimizerValues
+from pipeline_lib.methods.settings import FULL_MASK_SHARE, MethodSettings, OptimizerValues
 from pipeline_lib.records import Record
 
 
@@ -22,6 +22,7 @@ class LoraSettings(Record):
         prior_weight: λ of prior preservation; 0 samples nothing.
         prior_clips: clips sampled from the base for a class, once.
         trigger_word: the rare word that stands for the subject.
+        full_mask_share: of samples whose whole picture counts, where masks are given; the others count the subject.
     """
 
     rank: int = Field(default=8, ge=1)
@@ -31,6 +32,7 @@ class LoraSettings(Record):
     prior_weight: float = Field(default=0.0, ge=0)
     prior_clips: int = Field(default=32, ge=1)
     trigger_word: str = Field(default="zwx", min_length=1, pattern=r"^[\w-]+$")
+    full_mask_share: float = Field(default=FULL_MASK_SHARE, ge=0, le=1)
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

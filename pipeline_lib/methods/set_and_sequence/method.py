@@ -40,7 +40,9 @@ class SetAndSequence(AdapterMethod):
         learned = _learned(settings, base)
         return EncodingSettings(
             num_frames=settings.frames,
-            drop=TokenDropSettings(probability=_reencoding(settings), variants=settings.token_variants),
+            drop=TokenDropSettings(
+                probability=0.0 if _encodes_live(settings) else _reencoding(settings), variants=settings.token_variants
+            ),
             subject=self.subject(settings, base, class_noun),
             motion=learned.get(MOTION_TOKEN, ""),
             learned=learned,
@@ -57,6 +59,10 @@ class SetAndSequence(AdapterMethod):
 
 def _reencoding(settings: SetAndSequenceSettings) -> float:
     return settings.token_drop if settings.token_drop_mode == "reencode" else 0.0
+
+
+def _encodes_live(settings: SetAndSequenceSettings) -> bool:
+    return settings.special_tokens == "encoder_input"
 
 
 def _learned(settings: SetAndSequenceSettings, base: BaseModel) -> dict[str, str]:
@@ -78,8 +84,9 @@ def _spec(settings: SetAndSequenceSettings, stage: str) -> StageSpec:
 
 def _stage_plan(settings: SetAndSequenceSettings, stage: str) -> AdapterStagePlan:
     motion = stage == MOTION
-    learned = settings.special_tokens == "encoder_output"
-    words = ((SUBJECT_TOKEN, MOTION_TOKEN) if motion else (SUBJECT_TOKEN,)) if learned else ()
+    words: tuple[str, ...] = (SUBJECT_TOKEN, MOTION_TOKEN) if motion else (SUBJECT_TOKEN,)
+    if settings.special_tokens == "word":
+        words = ()
     return AdapterStagePlan(
         rank=settings.rank,
         basis=settings.basis,
@@ -96,4 +103,9 @@ def _stage_plan(settings: SetAndSequenceSettings, stage: str) -> AdapterStagePla
         pad_probability=settings.token_drop if settings.token_drop_mode == "pad" else 0.0,
         words=words,
         learning_words=words[-1:],
+        full_mask_share=settings.full_mask_share,
+        words_at="encoder_input" if _encodes_live(settings) else "encoder_output",
+        live_drop=settings.token_drop if _encodes_live(settings) else 0.0,
+        self_conditioning=settings.self_conditioning,
+        estimate_probability=settings.self_conditioning_probability,
     )

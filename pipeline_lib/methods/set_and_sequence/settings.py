@@ -7,7 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline_lib.methods.settings import MethodSettings, OptimizerValues
+from pipeline_lib.methods.settings import (
+    ESTIMATE_PROBABILITY,
+    FULL_MASK_SHARE,
+    MethodSettings,
+    OptimizerValues,
+    SelfConditioningChoice,
+)
 from pipeline_lib.records import Record
 
 
@@ -32,9 +38,13 @@ class SetAndSequenceSettings(Record):
         token_drop: probability of each prompt token to be hidden.
         token_drop_mode: hide before the encoder (exact), or pad out its output rows (cheap).
         token_variants: masked encodings per prompt.
-        special_tokens: a rare word, or vectors learned at the text encoder's output.
+        special_tokens: a rare word, or vectors learned at the text encoder's output or at its input (textual
+            inversion: the encoder then runs in every step).
         trigger_word: the rare word.
-        self_conditioning: on only where the base was pretrained with it; no family so far was.
+        full_mask_share: of samples whose whole picture counts, where masks are given; the others count the subject.
+        self_conditioning: the model sees its own estimate; auto: on only where the base's card tells that it was
+            pretrained with it, as none so far was.
+        self_conditioning_probability: of a sample to see it.
     """
 
     rank: int = Field(default=8, ge=1)
@@ -54,9 +64,11 @@ class SetAndSequenceSettings(Record):
     token_drop: float = Field(default=0.1, ge=0, lt=1)
     token_drop_mode: Literal["reencode", "pad"] = "reencode"
     token_variants: int = Field(default=65, ge=2)
-    special_tokens: Literal["word", "encoder_output"] = "word"
+    special_tokens: Literal["word", "encoder_output", "encoder_input"] = "word"
     trigger_word: str = Field(default="zwx", min_length=1, pattern=r"^[\w-]+$")
-    self_conditioning: Literal["auto"] = "auto"
+    full_mask_share: float = Field(default=FULL_MASK_SHARE, ge=0, le=1)
+    self_conditioning: SelfConditioningChoice = "auto"
+    self_conditioning_probability: float = Field(default=ESTIMATE_PROBABILITY, ge=0, le=1)
 
 
 _POCKET: Mapping[str, Any] = {"prior_weight": 0.0, "batch": 4}

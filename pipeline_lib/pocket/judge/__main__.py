@@ -1,0 +1,115 @@
+"""Train the judge, or measure it and the zoo: ``python -m pipeline_lib.pocket.judge [train] [--json]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from pipeline_lib.pocket.judge import bars, ceilings, recipe, zoo_figures
+from pipeline_lib.pocket.judge.decoded import load_autoencoder, round_trip
+from pipeline_lib.pocket.judge.identity import CONCEPTS, Gallery
+from pipeline_lib.pocket.judge.judge import DESIGNS, Judge, judge_path
+from pipeline_lib.pocket.judge.tally import Share
+from pipeline_lib.pocket.zoo import zoo_root
+
+_PICTURE = slice(6, 7)  # the middle frame
+
+
+def _plain(shares: Mapping[str, Share]) -> dict[str, object]:
+    return {name: share.record() for name, share in shares.items()}
+
+
+def judge_figures(clips: int, concepts: int) -> dict[str, object]:
+    """The judge's own bars.
+
+    Args:
+        clips: held-out clips, pictures without a subject per kind, and impostors per kind.
+        concepts: gizmos whose chance and ceiling are measured.
+
+    Returns:
+        Plain data for JSON.
+    """
+    judge, drawn = Judge.load("first"), bars.HeldOutClips.draw(clips)
+    gallery = Gallery.load(recipe.gallery_path("first"))
+    readings = bars.read_all(judge, drawn)
+    figures: dict[str, object] = {
+        "digest": judge.digest,
+        "left_out": _plain(bars.left_out(drawn)),
+        "clips": _plain(bars.attribute_bars(readings, drawn)),
+        "pictures": _plain(bars.attribute_bars(bars.read_all(judge, drawn, frames=_PICTURE), drawn, _PICTURE)),
+        "abstention": _plain(bars.abstention(judge, clips)),
+        "tracks": bars.pose_errors(readings, drawn),
+        "threshold": round(gallery.threshold, 4),
+        "chance": ceilings.chance(judge, gallery, concepts),
+        "ceiling": ceilings.ceilings(judge, gallery, concepts=concepts),
+        "false_accepts": _plain(bars.impostor_bars(judge, gallery, clips)),
+        "decoded_clips": None,
+        "decoded_ceiling": None,
+        "agreement": None,
+    }
+    autoencoder = zoo_root() / "base" / "vae"
+    if autoencoder.is_dir():
+        change = partial(round_trip, load_autoencoder(autoencoder))
+        decoded = bars.read_all(judge, drawn, change)
+        figures["decoded_clips"] = _plain(bars.attribute_bars(decoded, drawn))
+        figures["decoded_ceiling"] = ceilings.ceilings(judge, gallery, change, concepts)
+    if judge_path("second").exists():
+        second = bars.read_all(Judge.load("second"), drawn)
+        figures["agreement"] = _plain(bars.agreement(readings, second))
+        figures["second_clips"] = _plain(bars.attribute_bars(second, drawn))
+    return figures
+
+
+def _print_plainly(figures: Mapping[str, object], indent: str = "") -> None:
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and "count" not in value:
+            print(f"{indent}{name}")
+            _print_plainly(value, indent + "  ")
+        elif isinstance(value, Mapping):
+            print(f"{indent}{name:16} {value['value']}  {value['interval']}  of {value['count']}")
+        else:
+            print(f"{indent}{name:16} {'–' if value is None else value}")
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    figures: dict[str, object] = {}
+    if arguments.part in ("all", "zoo"):
+        figures |= zoo_figures.zoo_figures(Judge.load("first"), arguments.prompts)
+    if arguments.part in ("all", "judge"):
+        figures["judge"] = judge_figures(arguments.clips, arguments.concepts)
+    if arguments.json:
+        print(json.dumps(figures, indent=1))
+    else:
+        _print_plainly(figures)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    work = arguments.work / "judge"
+    place = recipe.Workplace(work, tuple(arguments.autoencoder), arguments.work / "clips")
+    for name in DESIGNS if arguments.name == "both" else (arguments.name,):
+        done = recipe.train(name, place, recipe.JudgeSettings(), arguments.minutes)
+        print(f"judge {name}: steps {done}")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline_lib.pocket.judge", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=("measure", "train"), default="measure")
+    parser.add_argument("--json", action="store_true", help="figures as JSON")
+    parser.add_argument("--part", choices=("all", "judge", "zoo"), default="all", help="what is measured")
+    parser.add_argument("--clips", type=int, default=256, help="held-out clips, and pictures of each empty kind")
+    parser.add_argument("--concepts", type=int, default=CONCEPTS, help="gizmos for chance and ceiling")
+    parser.add_argument("--prompts", type=int, default=256, help="prompts per kind for the base; 0: none")
+    parser.add_argument("--name", choices=("both", *DESIGNS), default="both", help="which judge is trained")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of this piece, per judge")
+    parser.add_argument("--work", type=Path, default=Path("pocket_work"), help="checkpoints, caches")
+    parser.add_argument("--autoencoder", type=Path, action="append", default=[], help="trained on too; repeatable")
+    arguments = parser.parse_args()
+    (_train if arguments.action == "train" else _measure)(arguments)
+
+
+if __name__ == "__main__":
+    main()
