@@ -18,7 +18,8 @@ def test_masks_take_the_same_road(command_run: CommandRun, tmp_path: Path) -> No
     picture[8:40, 4:40] = 255
     Image.fromarray(picture).save(tmp_path / "mask.png")
     *arguments, _ = command_run.arguments
-    code, output, errors = command([*arguments, "--set", f"mask.segmenter={tmp_path / 'mask.png'}", "--json"])
+    named = ("--set", "concept.name=masked")  # a concept, a flow run and a model of its own
+    code, output, errors = command([*arguments, *named, "--set", f"mask.segmenter={tmp_path / 'mask.png'}", "--json"])
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])
     made = {name for name, seconds in result["seconds"].items() if seconds > 0}
