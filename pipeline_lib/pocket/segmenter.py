@@ -46,11 +46,11 @@ class SegmenterSettings:
         average: decay of the weights' moving average.
     """
 
-    steps: int = 700
+    steps: int = 6000
     batch: int = 48
-    matrix_rate: float = 2e-3
-    kernel_rate: float = 4e-4
-    other_rate: float = 1.5e-3
+    matrix_rate: float = 1e-3
+    kernel_rate: float = 2e-4
+    other_rate: float = 5e-4
     average: float = 0.99
 
     def rates(self) -> dict[str, float]:
