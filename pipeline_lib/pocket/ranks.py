@@ -6,6 +6,7 @@ after every operation, processes once per step.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,8 @@ class Ranks:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         if self.count > 1 and not distributed.is_initialized():
             distributed.init_process_group("gloo")
+            # Left open, its threads can abort the process when the interpreter ends.
+            atexit.register(distributed.destroy_process_group)
 
     @property
     def first(self) -> bool:
