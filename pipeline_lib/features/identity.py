@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.features.image_text import unit, weights_digest
+from pipeline_lib.features.local_network import unit, weights_digest
 from pipeline_lib.storage import write_atomic
 from pipeline_lib.storage.tensors import read_tensors, save_tensors
 

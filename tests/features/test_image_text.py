@@ -11,7 +11,8 @@ from transformers import CLIPModel, CLIPProcessor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
-from pipeline_lib.features.image_text import ClipEncoder, plain_prompt, preprocessing_id, weights_digest
+from pipeline_lib.features.image_text import ClipEncoder, plain_prompt
+from pipeline_lib.features.local_network import preprocessing_id, weights_digest
 from pipeline_lib.features.tiny import tiny_clip
 
 
