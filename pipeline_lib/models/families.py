@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline_lib.models.base import BaseModel
+    from pipeline_lib.models.lora_names import LoraNames
 
     Loader = Callable[[PipelineFolder, str, torch.device, torch.dtype], BaseModel]
 
@@ -26,12 +27,14 @@ class Family:
         pipeline_classes: the diffusers pipeline classes whose folders it reads.
         examples: hub ids, for messages.
         load: makes the base of a folder: (folder, source, device, dtype).
+        lora_names: gives the names of its LoRA files.
     """
 
     name: str
     pipeline_classes: tuple[str, ...]
     examples: tuple[str, ...]
     load: Loader
+    lora_names: Callable[[], LoraNames]
 
 
 def _load_wan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
@@ -41,14 +44,28 @@ def _load_wan(folder: PipelineFolder, source: str, device: torch.device, dtype: 
     return WanBase(folder, source, device, dtype)
 
 
+def _wan_names() -> LoraNames:
+    from pipeline_lib.models.wan_lora import WAN_NAMES
+
+    return WAN_NAMES
+
+
 FAMILIES: dict[str, Family] = {
     "wan": Family(
         name="wan",
         pipeline_classes=("WanPipeline",),
         examples=("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
         load=_load_wan,
+        lora_names=_wan_names,
     ),
 }
+
+
+def family_named(name: str) -> Family:
+    """The family of that registry name; InputError where there is none."""
+    if name not in FAMILIES:
+        raise InputError("there is no such family of bases", got=name, expected=", ".join(FAMILIES))
+    return FAMILIES[name]
 
 
 def family_of(folder: PipelineFolder) -> Family:

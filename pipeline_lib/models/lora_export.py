@@ -1,62 +1,25 @@
-"""LoRA files that load in the stock loaders: one plain LoRA, original module names, no scaling left to do.
+"""LoRA files that load in the stock loaders: one plain LoRA, names that they know, no scaling left to do.
 
-For Wan, `diffusion_model.` + the original module names + `lora_A` / `lora_B` is read by diffusers
-(`loaders/lora_conversion_utils.py`, `_convert_non_diffusers_wan_lora_to_diffusers`) and by ComfyUI
-(`comfy/lora.py`, `model_lora_keys_unet`). Alpha equals the rank and no `.alpha` tensor is written, so
-that no reader scales a second time.
+Alpha equals the rank and no `.alpha` tensor is written, so that no reader scales a second time. What the keys are is
+each family's own (:class:`pipeline_lib.models.lora_names.LoraNames`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.families import family_named
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
-PREFIX = "diffusion_model."
 PROVENANCE_PREFIX = "mannerism."
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 _MAX_BYTES = 8 * 2**30
-
-# diffusers' names inside a block to Wan's own; the block's number stands in front of both.
-_WAN_NAMES = {
-    f"{ours}.{linear}": f"{theirs}.{letter}"
-    for ours, theirs in (("attn1", "self_attn"), ("attn2", "cross_attn"))
-    for linear, letter in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"))
-} | {"ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2"}
-_WAN_MODULES = {original: ours for ours, original in _WAN_NAMES.items()}
-
-# Modules with a weight of ComfyUI's Wan text-to-video model: comfy/ldm/wan/model.py at 01c4fa4c
-# (WanSelfAttention, WanT2VCrossAttention, WanAttentionBlock, Head, WanModel).
-_COMFY_WAN_BLOCK = (
-    *(
-        f"{attention}.{part}"
-        for attention in ("self_attn", "cross_attn")
-        for part in ("q", "k", "v", "o", "norm_q", "norm_k")
-    ),
-    "norm3",
-    "ffn.0",
-    "ffn.2",
-)
-_COMFY_WAN_REST = (
-    "patch_embedding",
-    "text_embedding.0",
-    "text_embedding.2",
-    "time_embedding.0",
-    "time_embedding.2",
-    "time_projection.1",
-    "head.head",
-)
-# The pairs of suffixes that ComfyUI looks for: comfy/weight_adapter/lora.py at 0323d874, LoRAAdapter.load.
-_COMFY_SUFFIXES = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weight")
 
 
 @dataclass(frozen=True)
@@ -82,15 +45,11 @@ def lora_tensors(triple: LoraTriple, *, family: str, identity: float = 1.0, moti
     Raises:
         InputError: a family or a layer that the format has no name for.
     """
-    _require_wan(family)
-    tensors: dict[str, Tensor] = {}
-    for path, (down, up) in triple.merged(identity, motion).items():
-        name = PREFIX + original_name(path)
-        tensors[name + _DOWN] = down.float().contiguous()
-        tensors[name + _UP] = up.float().contiguous()
-    if not tensors:
+    layers = {path: (down.float(), up.float()) for path, (down, up) in triple.merged(identity, motion).items()}
+    if not layers:
         raise InputError("there is no trained layer to export")
-    return tensors
+    tensors = family_named(family).lora_names().write(layers)
+    return {key: tensor.contiguous() for key, tensor in tensors.items()}
 
 
 def write_lora(
@@ -122,11 +81,12 @@ def write_lora(
     return path
 
 
-def read_lora(path: Path, denoiser: nn.Module | None = None) -> LoraFile:
+def read_lora(path: Path, family: str, denoiser: nn.Module | None = None) -> LoraFile:
     """Reads a LoRA that :func:`write_lora` wrote, and nothing else.
 
     Args:
         path: a `.safetensors` file.
+        family: that it was written for, e.g. "wan".
         denoiser: when given, every layer must be one of its linear layers, in its shape.
 
     Returns:
@@ -136,11 +96,7 @@ def read_lora(path: Path, denoiser: nn.Module | None = None) -> LoraFile:
         InputError: a pickle, an unreadable or huge file, unknown keys, wrong shapes, values not finite.
     """
     tensors, header = _read_safetensors(path)
-    layers: dict[str, tuple[Tensor, Tensor]] = {}
-    for key in sorted(tensors):
-        module = _module_of(key, path)
-        if module not in layers:
-            layers[module] = _pair(tensors, key, path)
+    layers = family_named(family).lora_names().read(tensors, str(path))
     if not layers:
         raise InputError(f"{path} holds no LoRA layers")
     if denoiser is not None:
@@ -176,35 +132,6 @@ def check_fit(layers: Mapping[str, tuple[Tensor, Tensor]], denoiser: nn.Module, 
             raise InputError(f"{what} does not fit this base at {module}", got=str(fits), expected=expected)
 
 
-def comfy_keys(family: str, transformer: nn.Module) -> set[str]:
-    """Every LoRA key that ComfyUI's key map reads for a model of this depth.
-
-    Args:
-        family: e.g. "wan".
-        transformer: the diffusers denoiser; only its number of blocks counts.
-
-    Returns:
-        Keys as they stand in a file.
-    """
-    _require_wan(family)
-    depth = len(list(transformer.get_submodule("blocks").children()))
-    modules = [f"blocks.{block}.{name}" for block in range(depth) for name in _COMFY_WAN_BLOCK]
-    return {f"{PREFIX}{module}{suffix}" for module in [*modules, *_COMFY_WAN_REST] for suffix in _COMFY_SUFFIXES}
-
-
-def original_name(path: str) -> str:
-    """Wan's own name of a module, from its path in the diffusers transformer."""
-    block = re.fullmatch(r"(blocks\.\d+)\.(.+)", path)
-    if block is None or block[2] not in _WAN_NAMES:
-        raise InputError(f"a LoRA of {path} cannot be exported", expected="linear layers of the transformer blocks")
-    return f"{block[1]}.{_WAN_NAMES[block[2]]}"
-
-
-def _require_wan(family: str) -> None:
-    if family != "wan":
-        raise InputError("LoRA export does not know this family", got=family, expected="wan")
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix in _PICKLES:
         raise InputError(f"{path} is a pickle, which can run code when opened", fix="convert it to .safetensors")
@@ -213,23 +140,3 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path} is too large for a LoRA", got=f"{path.stat().st_size} bytes")
     return read_tensors(path)
-
-
-def _module_of(key: str, path: Path) -> str:
-    found = re.fullmatch(rf"{re.escape(PREFIX)}(blocks\.\d+)\.(.+)\.lora_[AB]\.weight", key)
-    if found is None or found[2] not in _WAN_MODULES:
-        raise InputError(f"{path} has a key that is none of our exports'", got=key)
-    return f"{found[1]}.{_WAN_MODULES[found[2]]}"
-
-
-def _pair(tensors: Mapping[str, Tensor], key: str, path: Path) -> tuple[Tensor, Tensor]:
-    name = key.removesuffix(_DOWN).removesuffix(_UP)
-    down, up = tensors.get(name + _DOWN), tensors.get(name + _UP)
-    if down is None or up is None:
-        raise InputError(f"{path} lacks one half of {name}", expected="lora_A and lora_B")
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
-        raise InputError(f"{path} has wrong shapes in {name}", got=f"{tuple(down.shape)}, {tuple(up.shape)}")
-    for factor in (down, up):
-        if not factor.is_floating_point() or not torch.isfinite(factor).all():
-            raise InputError(f"{path} has values in {name} that are not finite floats")
-    return down.float(), up.float()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
@@ -16,14 +18,25 @@ from pipeline_lib.flow_matching import interpolate, logit_normal_sigma, velocity
 from pipeline_lib.models.folder import BaseCard
 from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
 from pipeline_lib.pocket.base_data import Batch, LatentSource
-from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, build_scheduler, build_text_encoder, build_transformer
+from pipeline_lib.pocket.base_models import (
+    MAX_TEXT_TOKENS,
+    TEXT_WIDTH,
+    build_scheduler,
+    build_text_encoder,
+    build_transformer,
+)
+from pipeline_lib.pocket.base_words import WordHeads
 from pipeline_lib.pocket.explicit_attention import ExplicitAttention
+from pipeline_lib.pocket.moments import Moments
 from pipeline_lib.pocket.orthogonal import Orthogonal
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
 from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, GUIDANCE_SCALE, SIZE, TRAINING_SEED
 from pipeline_lib.seeding import generator
+
+Kind = Literal["image", "spread", "clip"]
+"""Single frames, some frames of each clip, or whole clips."""
 
 BASE_CARD = BaseCard(
     height=SIZE,
@@ -46,24 +59,34 @@ class BaseSettings:
         image_steps: steps at the start on single frames only.
         image_clips: clips per image step.
         image_frames: single frames of each of them.
-        clip_batch: clips per video step.
-        image_every: after the start, every this many steps is an image step.
+        clip_batch: clips per step on whole clips.
+        spread_batch: clips per step on some of their frames.
+        spread_frames: how many frames of each of them.
+        cycle: after the start, the kinds of steps in turn.
         matrix_rate: peak learning rate of matrices in blocks (Muon, scaled to AdamW's size).
         other_rate: peak learning rate of everything else (AdamW).
         subject_weight: weight of subject cells over background cells.
         average: decay of the weights' moving average.
+        words_weight: weight of the words that the text encoder is asked for.
+        padding_weight: weight of the share of attention that goes to padding.
+        padding_steps: how long it is watched.
     """
 
     steps: int = 50_000
     image_steps: int = 700
-    image_clips: int = 32
-    image_frames: int = 3
+    image_clips: int = 96
+    image_frames: int = 1
     clip_batch: int = 16
-    image_every: int = 4
+    spread_batch: int = 40
+    spread_frames: int = 5
+    cycle: tuple[Kind, ...] = ("clip", "image", "spread", "image")
     matrix_rate: float = 1.5e-3
     other_rate: float = 1e-3
     subject_weight: float = 4.0
     average: float = 0.998
+    words_weight: float = 0.1
+    padding_weight: float = 0.03
+    padding_steps: int = 600
 
 
 class TextToVideo(nn.Module):
@@ -79,6 +102,8 @@ class TextToVideo(nn.Module):
         self.text_encoder: UMT5EncoderModel = build_text_encoder(vocabulary)
         for block in self.transformer.blocks:
             block.attn1.processor, block.attn2.processor = ExplicitAttention(), ExplicitAttention()
+        self.heads = WordHeads(TEXT_WIDTH)
+        self.moments = Moments(self.transformer.rope, CLIP_FRAMES)
         self.padding = CollapsedPadding(self.transformer, MAX_TEXT_TOKENS, enabled=True)
 
     def start_from(self, folder: Path) -> None:
@@ -92,48 +117,82 @@ class TextToVideo(nn.Module):
         self.transformer.load_state_dict(transformer.state_dict())
         self.text_encoder.load_state_dict(encoder.state_dict())
 
-    def forward(self, noisy: Tensor, sigma: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    def watch_padding(self) -> list[Tensor]:
+        """Let every cross-attention tell how much of it goes to padding.
+
+        Returns:
+            Filled at each forward pass with one number per block, the mean of -log(share of real rows).
+        """
+        watched: list[Tensor] = []
+        for block in self.transformer.blocks:
+            block.attn2.processor.watched = watched
+        return watched
+
+    def ignore_padding(self) -> None:
+        """End what :meth:`watch_padding` began."""
+        for block in self.transformer.blocks:
+            block.attn2.processor.watched = None
+
+    def embed(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Embed captions.
+
+        Args:
+            tokens: token ids, shape (clips, L).
+            mask: 1 for real tokens, shape (clips, L).
+
+        Returns:
+            Shape (clips, L, width), zero on padding.
+        """
+        embeddings: Tensor = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
+        return embeddings
+
+    def forward(
+        self, noisy: Tensor, sigma: Tensor, embeddings: Tensor, mask: Tensor, moments: tuple[int, ...] | None = None
+    ) -> Tensor:
         """Predict velocity.
 
         Args:
-            noisy: shape (B, C, T, h, w).
+            noisy: shape (B, C, T, h, w); B is a multiple of the captions.
             sigma: shape (B,).
-            tokens: token ids, one row per clip, shape (clips, L).
+            embeddings: of :meth:`embed`, shape (clips, L, width).
             mask: 1 for real tokens, shape (clips, L).
+            moments: which frames of a clip these are; None: the first T.
 
         Returns:
             Velocity, shape (B, C, T, h, w).
         """
-        embeddings = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
         clips, longest, _ = embeddings.shape
         padded = nn.functional.pad(embeddings, (0, 0, 0, rows_needed(longest, MAX_TEXT_TOKENS) - longest))
         # Frames of one clip share its caption.
         frames = noisy.shape[0] // clips
         text, lengths = padded.repeat_interleave(frames, dim=0), mask.sum(dim=1).repeat_interleave(frames)
+        self.moments.current = moments
         return self.padding.velocity(noisy, sigma * 1000.0, text, lengths)
 
 
-def weighted_loss(model: nn.Module, batch: Batch, seed: int, settings: BaseSettings) -> Tensor:
-    """Flow-matching loss, heavier on subjects.
+def losses(model: TextToVideo, batch: Batch, seed: int, settings: BaseSettings) -> tuple[Tensor, Tensor]:
+    """Flow-matching loss, heavier on subjects, and the text encoder's loss on words.
 
     Args:
-        model: a :class:`TextToVideo`.
+        model: what is trained.
         batch: clean latents and text.
         seed: the step, which is the counter of noise and sigma.
         settings: weights.
 
     Returns:
-        Scalar loss.
+        Both, scalars.
     """
     source = generator(TRAINING_SEED, "base", seed)
     noise = torch.randn(batch.latents.shape, generator=source)
     sigma = logit_normal_sigma(source, batch.latents.shape[0], FLOW_SHIFT)
     noisy = interpolate(batch.latents, noise, sigma)
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = model(noisy, sigma, batch.tokens, batch.mask)
+        embeddings = model.embed(batch.tokens, batch.mask)
+        predicted = model(noisy, sigma, embeddings, batch.mask, batch.moments)
+        words = model.heads(embeddings, batch.mask, batch.words)
     error = (predicted.float() - velocity_target(batch.latents, noise)).square()
     weight = 1.0 + (settings.subject_weight - 1.0) * batch.occupancy
-    return (error * weight).sum() / (weight.sum() * error.shape[1])
+    return (error * weight).sum() / (weight.sum() * error.shape[1]), words
 
 
 def build_optimizers(
@@ -214,6 +273,7 @@ class BaseTrainer:
         self.peaks = (settings.matrix_rate, settings.other_rate)
         self.average = Average(self.model, settings.average)
         self.step, self.over = 0, False
+        self.watched: list[Tensor] | None = self.model.watch_padding()
         state = piece.load()
         if state:
             self._restore(state)
@@ -246,36 +306,53 @@ class BaseTrainer:
             self.checkpoint()
             publish(self.average.values, self.source.tokenizer, target)
 
-    def _is_image_step(self) -> bool:
+    def _kind(self) -> Kind:
         settings = self.settings
-        return self.step < settings.image_steps or self.step % settings.image_every == settings.image_every - 1
+        return "image" if self.step < settings.image_steps else settings.cycle[self.step % len(settings.cycle)]
 
-    def advance(self) -> tuple[float, bool]:
+    def _batch(self, kind: Kind, draw: int) -> Batch:
+        settings, count = self.settings, self.ranks.count
+        if kind == "image":
+            return self.source.batch(draw, settings.image_clips // count, settings.image_frames)
+        if kind == "spread":
+            return self.source.batch(draw, settings.spread_batch // count, spread=settings.spread_frames)
+        return self.source.batch(draw, settings.clip_batch // count)
+
+    def _backward(self, batch: Batch, draw: int) -> dict[str, float]:
+        settings = self.settings
+        velocity, words = losses(self.model, batch, draw, settings)
+        total = velocity + settings.words_weight * words
+        told = {"loss": velocity.item(), "words": words.item()}
+        if self.watched:
+            padding = torch.stack(self.watched).mean()
+            self.watched.clear()
+            total, told["padding"] = total + settings.padding_weight * padding, padding.item()
+        total.backward()
+        return told
+
+    def advance(self) -> tuple[Kind, dict[str, float]]:
         """Take one optimizer step.
 
         Returns:
-            The loss, and whether the step was on single frames.
+            On what, and its losses.
         """
-        image = self._is_image_step()
+        if self.watched is not None and self.step >= self.settings.padding_steps:
+            self.model.ignore_padding()
+            self.watched = None
+        kind = self._kind()
         factor = learning_rate_factor(self.step, self.settings.steps)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * factor
             optimizer.zero_grad(set_to_none=True)
-        draw, settings, ranks = self.step * self.ranks.count + self.ranks.rank, self.settings, self.ranks
-        batch = (
-            self.source.batch(draw, settings.image_clips // ranks.count, settings.image_frames)
-            if image
-            else self.source.batch(draw, settings.clip_batch // ranks.count)
-        )
-        loss = weighted_loss(self.model, batch, draw, settings)
-        loss.backward()
+        draw, ranks = self.step * self.ranks.count + self.ranks.rank, self.ranks
+        told = self._backward(self._batch(kind, draw), draw)
         self.over = ranks.average_gradients(list(self.model.parameters()), self.piece.over)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.update(self.model)
         self.step += 1
-        return loss.item(), image
+        return kind, told
 
 
 def train(trainer: BaseTrainer, target: Path) -> int:
@@ -288,22 +365,17 @@ def train(trainer: BaseTrainer, target: Path) -> int:
     Returns:
         Steps done in all.
     """
-    sums = {True: [0.0, 0.0], False: [0.0, 0.0]}
+    told: dict[str, list[float]] = defaultdict(list)
     piece = trainer.piece
     while trainer.step < trainer.settings.steps and not trainer.over:
         if trainer.step % 100 == 0:
             trainer.source.refresh()
-        loss, image = trainer.advance()
-        sums[image][0] += loss
-        sums[image][1] += 1
+        kind, values = trainer.advance()
+        for name, value in values.items():
+            told[f"{kind}_loss" if name == "loss" else name].append(value)
         if trainer.step % 50 == 0 and trainer.ranks.first:
-            means = {
-                name: sums[image][0] / sums[image][1]
-                for name, image in (("image_loss", True), ("clip_loss", False))
-                if sums[image][1]
-            }
-            piece.log({"step": trainer.step, **means})
-            sums = {True: [0.0, 0.0], False: [0.0, 0.0]}
+            piece.log({"step": trainer.step, **{name: mean(seen) for name, seen in told.items()}})
+            told.clear()
         if piece.due:
             trainer.save(target)
     trainer.save(target)

@@ -13,7 +13,16 @@ from torch import Tensor
 
 
 class ExplicitAttention(WanAttnProcessor):
-    """What Wan's own processor computes, text to video, as two matrix products and a softmax."""
+    """What Wan's own processor computes, text to video, as two matrix products and a softmax.
+
+    Args:
+        watched: where each call with a mask puts the logarithm by which its masked rows, all together, raise the
+            sum of the exponentials; None: nowhere.
+    """
+
+    def __init__(self, watched: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.watched = watched
 
     def __call__(
         self,
@@ -46,7 +55,11 @@ class ExplicitAttention(WanAttnProcessor):
         query, key = query.transpose(1, 2).to(value.dtype), key.transpose(1, 2).to(value.dtype)
         logits = query @ key.mT * query.shape[-1] ** -0.5
         if attention_mask is not None:
+            real = logits.masked_fill(attention_mask != 0, float("-inf"))
             logits = logits + attention_mask
+            if self.watched is not None:
+                share = logits.float().logsumexp(-1) - real.float().logsumexp(-1)
+                self.watched.append(share.mean())
         attended = logits.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
         projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
         return projected

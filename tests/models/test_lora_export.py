@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.lora_export import comfy_keys, original_name, read_lora, write_lora
+from pipeline_lib.models.lora_export import read_lora, write_lora
 from pipeline_lib.models.triple import Basis
 from pipeline_lib.models.wan import WanBase
+from pipeline_lib.models.wan_lora import WAN_NAMES
 from tests.models.factors import merge_by_hand, random_triple
 
 CALL: dict[str, Any] = {
@@ -90,13 +91,13 @@ def test_no_key_is_dropped_and_nothing_warns(
     assert len(live) == len(file) == 2 * len(triple.layers) == 2 * 2 * len(base.spec.lora_targets)
     for path_and_side, weight in live.items():
         module, _, side = path_and_side.rpartition(".")
-        assert torch.equal(weight, file[f"diffusion_model.{original_name(module)}.{side}.weight"])
+        assert torch.equal(weight, file[f"diffusion_model.{WAN_NAMES.original_name(module)}.{side}.weight"])
 
 
 def test_every_key_is_one_that_comfyui_reads(base: WanBase, tmp_path: Path) -> None:
     triple = random_triple(base.transformer, base.spec.lora_targets)
     path = write_lora(triple, tmp_path / "lora.safetensors", family="wan", provenance={})
-    known = comfy_keys("wan", base.transformer)
+    known = WAN_NAMES.comfy_keys(base.transformer)
     assert set(load_file(path)) <= known
     assert "diffusion_model.blocks.2.self_attn.q.lora_A.weight" not in known  # the tiny base has two blocks
     assert "transformer.blocks.0.attn1.to_q.lora_A.weight" not in known
@@ -137,7 +138,7 @@ def test_the_header_tells_where_it_came_from_and_no_scale(base: WanBase, tmp_pat
 def test_reading_gives_back_what_was_written(base: WanBase, tmp_path: Path) -> None:
     triple = random_triple(base.transformer, base.spec.lora_targets)
     path = write_lora(triple, tmp_path / "lora.safetensors", family="wan", motion=0.5, provenance={"method": "x"})
-    read = read_lora(path, base.transformer)
+    read = read_lora(path, "wan", base.transformer)
     expected = triple.merged(1.0, 0.5)
     assert set(read.layers) == set(expected)
     for module, (down, up) in expected.items():
@@ -184,22 +185,22 @@ def test_files_that_are_not_ours_are_refused(
     path = tmp_path / "lora.safetensors"
     save_file(tensors, path)
     with pytest.raises(InputError, match=message):
-        read_lora(path, base.transformer)
+        read_lora(path, "wan", base.transformer)
 
 
 @pytest.mark.parametrize("name", ["lora.pt", "lora.ckpt", "lora.bin", "lora.pth"])
 def test_pickles_are_refused_unopened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(InputError, match="pickle"):
-        read_lora(tmp_path / name)
+        read_lora(tmp_path / name, "wan")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "lora.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"lora\.safetensors cannot be read"):
-        read_lora(tmp_path / "lora.safetensors")
+        read_lora(tmp_path / "lora.safetensors", "wan")
     with pytest.raises(InputError, match="no LoRA file"):
-        read_lora(tmp_path / "absent.safetensors")
+        read_lora(tmp_path / "absent.safetensors", "wan")
 
 
 def test_other_families_and_layers_have_no_names(base: WanBase, tmp_path: Path) -> None:
@@ -207,4 +208,4 @@ def test_other_families_and_layers_have_no_names(base: WanBase, tmp_path: Path) 
     with pytest.raises(InputError, match="family"):
         write_lora(triple, tmp_path / "lora.safetensors", family="cogvideox", provenance={})
     with pytest.raises(InputError, match="proj_out"):
-        original_name("proj_out")
+        WAN_NAMES.original_name("proj_out")
