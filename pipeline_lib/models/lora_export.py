@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.families import family_named
-from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.models.triple import SECOND_EXPERT, LoraTriple
 from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 PROVENANCE_PREFIX = "mannerism."
+_EXPERTS = {"": "high_noise", SECOND_EXPERT: "low_noise"}  # the names that stock tools give the two files
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 _MAX_BYTES = 8 * 2**30
 
@@ -61,7 +62,7 @@ def write_lora(
     motion: float = 1.0,
     provenance: Mapping[str, object],
 ) -> Path:
-    """Writes one plain LoRA file.
+    """Writes one plain LoRA file, or two for a base with two experts: see :func:`lora_files`.
 
     Args:
         triple: the trained factors.
@@ -72,13 +73,32 @@ def write_lora(
         provenance: method, stage, base, digests, trigger, …; written as header keys `mannerism.<name>`.
 
     Returns:
-        The path.
+        The path; of two, the high-noise expert's.
     """
-    tensors = lora_tensors(triple, family=family, identity=identity, motion=motion)
     facts = {"family": family, "identity_strength": identity, "motion_strength": motion, "rank": triple.rank}
-    header = {f"{PROVENANCE_PREFIX}{name}": str(value) for name, value in {**provenance, **facts}.items()}
-    save_tensors(path, tensors, {"format": "pt", **header})
-    return path
+    parts, files = triple.by_expert() or {"": triple}, lora_files(triple, path)
+    for prefix, file in files.items():
+        tensors = lora_tensors(parts[prefix], family=family, identity=identity, motion=motion)
+        expert = {"expert": _EXPERTS[prefix]} if len(files) > 1 else {}
+        header = {f"{PROVENANCE_PREFIX}{name}": str(value) for name, value in {**provenance, **facts, **expert}.items()}
+        save_tensors(file, tensors, {"format": "pt", **header})
+    return files[""]
+
+
+def lora_files(triple: LoraTriple, path: Path) -> dict[str, Path]:
+    """The files that :func:`write_lora` writes.
+
+    Args:
+        triple: the trained factors.
+        path: asked for.
+
+    Returns:
+        "" to the path; of two experts, "" to `<stem>_high_noise<suffix>`, which the stock `load_lora_weights` puts on
+        as it is, and `SECOND_EXPERT` to `<stem>_low_noise<suffix>`, which needs `load_into_transformer_2=True`.
+    """
+    if SECOND_EXPERT not in triple.by_expert():
+        return {"": path}
+    return {prefix: path.with_stem(f"{path.stem}_{name}") for prefix, name in _EXPERTS.items()}
 
 
 def read_lora(path: Path, family: str, denoiser: nn.Module | None = None) -> LoraFile:
@@ -95,18 +115,22 @@ def read_lora(path: Path, family: str, denoiser: nn.Module | None = None) -> Lor
     Raises:
         InputError: a pickle, an unreadable or huge file, unknown keys, wrong shapes, values not finite.
     """
-    tensors, header = _read_safetensors(path)
+    tensors, header = open_lora_file(path)
     layers = family_named(family).lora_names().read(tensors, str(path))
     if not layers:
         raise InputError(f"{path} holds no LoRA layers")
     if denoiser is not None:
         check_fit(layers, denoiser, str(path))
-    own = {
+    return LoraFile(layers, provenance_of(header))
+
+
+def provenance_of(header: Mapping[str, str]) -> dict[str, str]:
+    """What :func:`write_lora` wrote into a header of where the file came from; empty in files of others."""
+    return {
         name.removeprefix(PROVENANCE_PREFIX): text
         for name, text in header.items()
         if name.startswith(PROVENANCE_PREFIX)
     }
-    return LoraFile(layers, own)
 
 
 def check_fit(layers: Mapping[str, tuple[Tensor, Tensor]], denoiser: nn.Module, what: str) -> None:
@@ -132,7 +156,18 @@ def check_fit(layers: Mapping[str, tuple[Tensor, Tensor]], denoiser: nn.Module, 
             raise InputError(f"{what} does not fit this base at {module}", got=str(fits), expected=expected)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def open_lora_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors file that someone says is a LoRA.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its tensors and the strings of its header.
+
+    Raises:
+        InputError: a pickle, no such file, too large, or none of this format.
+    """
     if path.suffix in _PICKLES:
         raise InputError(f"{path} is a pickle, which can run code when opened", fix="convert it to .safetensors")
     if path.suffix != ".safetensors" or not path.is_file():

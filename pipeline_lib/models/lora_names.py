@@ -124,9 +124,9 @@ def checked_pair(tensors: Mapping[str, Tensor], name: str, what: str) -> tuple[T
     down, up = tensors.get(name + DOWN), tensors.get(name + UP)
     if down is None or up is None:
         raise InputError(f"{what} lacks one half of {name}", expected="lora_A and lora_B")
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
+    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
         raise InputError(f"{what} has wrong shapes in {name}", got=f"{tuple(down.shape)}, {tuple(up.shape)}")
     for factor in (down, up):
-        if not factor.is_floating_point() or not torch.isfinite(factor).all():
+        if not factor.is_floating_point() or not torch.isfinite(factor.float()).all():
             raise InputError(f"{what} has values in {name} that are not finite floats")
     return down.float(), up.float()

@@ -1,0 +1,193 @@
+"""LoRA files of others, brought to diffusers' module paths: diffusers, PEFT, ComfyUI and kohya names.
+
+A file is read whole or not at all: a key that is not understood, a layer that the base does not have, or a value that
+is not finite is an error that names it. (The stock loaders drop such keys with a warning, or load at another scale.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.families import family_named
+from pipeline_lib.models.lora_export import LoraFile, check_fit, open_lora_file, provenance_of
+from pipeline_lib.models.lora_names import DOWN, UP, checked_pair
+
+METADATA = "lora_adapter_metadata"
+"""Header key under which diffusers keeps PEFT's settings (`loaders/lora_base.py`, `LORA_ADAPTER_METADATA_KEY`)."""
+
+_ROLES = {
+    ".lora_A.weight": "down",
+    ".lora_A.default.weight": "down",
+    ".lora_down.weight": "down",
+    ".lora.down.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_B.default.weight": "up",
+    ".lora_up.weight": "up",
+    ".lora.up.weight": "up",
+    ".alpha": "alpha",
+}
+_OTHER_KINDS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    ".hada_": "LoHa",
+    ".lokr_": "LoKr",
+    ".oft_": "OFT",
+    ".diff": "a full difference of weights",
+    ".lora_mid": "a LoRA of convolutions",
+}
+_TEXT_ENCODERS = ("lora_te", "text_encoder", "text_model")
+_PATH_PREFIXES = ("", "transformer.", "diffusion_model.", "base_model.model.", "unet.")
+_KOHYA_PREFIXES = ("lora_unet_", "lora_transformer_")
+
+
+@dataclass
+class _Layer:
+    """What a file says of one layer, under whatever name."""
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    alpha: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """PEFT's scale of a layer that has no alpha of its own.
+
+    Attributes:
+        alpha: None: alpha equals the rank.
+        patterns: alpha of the modules whose path ends so (PEFT's `get_pattern_key`).
+        rank_stabilised: alpha over the root of the rank.
+    """
+
+    alpha: float | None = None
+    patterns: Mapping[str, float] = field(default_factory=dict)
+    rank_stabilised: bool = False
+
+    def scale(self, path: str, rank: int) -> float:
+        own = [value for key, value in self.patterns.items() if path == key or path.endswith(f".{key}")]
+        alpha = own[0] if own else self.alpha
+        return 1.0 if alpha is None else alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def import_lora(path: Path, family: str, denoiser: nn.Module) -> LoraFile:
+    """Reads a LoRA of any of the common trainers.
+
+    Args:
+        path: a `.safetensors` file.
+        family: of the base, e.g. "wan".
+        denoiser: of the base; it may carry adapters already.
+
+    Returns:
+        Its layers by diffusers' module path, float32 on the CPU, scales baked into `up`; and the provenance, if the
+        file is one of ours.
+
+    Raises:
+        InputError: a pickle, an unreadable or huge file, another kind of adapter, a LoRA of a text encoder, or
+            anything that does not fit the base.
+    """
+    tensors, header = open_lora_file(path)
+    names = family_named(family).lora_names()
+    native = {key.removesuffix(DOWN) for key in names.comfy_keys(denoiser) if key.endswith(DOWN)}
+    aliases = dict(_aliases(denoiser, native))
+    scaling = _scaling(header, path)
+    layers: dict[str, tuple[Tensor, Tensor]] = {}
+    fused: dict[str, Tensor] = {}
+    for stem, layer in _grouped(tensors, path).items():
+        target = aliases.get(stem)
+        if target is None:
+            raise InputError(f"{path} has a layer that this base does not have", got=stem, expected=_example(aliases))
+        down, up = _factors(layer, stem, scaling, str(path))
+        if target in layers or target + DOWN in fused:
+            raise InputError(f"{path} has the layer {target} twice", got=stem)
+        if target in native:
+            fused |= {target + DOWN: down, target + UP: up}
+        else:
+            layers[target] = (down, up)
+    for target, pair in names.read(fused, str(path)).items():
+        if target in layers:
+            raise InputError(f"{path} has the layer {target} twice")
+        layers[target] = pair
+    if not layers:
+        raise InputError(f"{path} holds no LoRA layers")
+    check_fit(layers, denoiser, str(path))
+    return LoraFile(layers, provenance_of(header))
+
+
+def _aliases(denoiser: nn.Module, native: set[str]) -> Iterator[tuple[str, str]]:
+    """Every stem that a file may use, to the diffusers path or to the family's own name in a file."""
+    for name, module in denoiser.named_modules():
+        if isinstance(module, nn.Linear) and ".lora_" not in name:
+            path = name.removesuffix(".base_layer")
+            yield from ((prefix + path, path) for prefix in _PATH_PREFIXES)
+            yield from ((prefix + path.replace(".", "_"), path) for prefix in _KOHYA_PREFIXES)
+    for own in native:
+        stem = own.partition(".")[2]  # after the family's prefix
+        yield from ((prefix + stem, own) for prefix in (*_PATH_PREFIXES, "model.diffusion_model."))
+        yield from ((prefix + stem.replace(".", "_"), own) for prefix in _KOHYA_PREFIXES)
+
+
+def _grouped(tensors: Mapping[str, Tensor], path: Path) -> dict[str, _Layer]:
+    layers: dict[str, _Layer] = {}
+    for key in sorted(tensors):
+        if key.startswith(_TEXT_ENCODERS):
+            raise InputError(f"{path} adapts a text encoder too, which stays as it is here", got=key)
+        suffix = next((suffix for suffix in _ROLES if key.endswith(suffix)), None)
+        if suffix is None:
+            kind = next((kind for part, kind in _OTHER_KINDS.items() if part in key), None)
+            what = f"is {kind}, not a plain LoRA" if kind else "has a key that is none of a LoRA's"
+            raise InputError(f"{path} {what}", got=key, expected="lora_A and lora_B, or lora_down and lora_up")
+        layer, role = layers.setdefault(key.removesuffix(suffix), _Layer()), _ROLES[suffix]
+        if getattr(layer, role) is not None:
+            raise InputError(f"{path} has one half of a layer twice", got=key)
+        setattr(layer, role, tensors[key])
+    return layers
+
+
+def _factors(layer: _Layer, stem: str, scaling: _Scaling, what: str) -> tuple[Tensor, Tensor]:
+    halves = {stem + end: half for end, half in ((DOWN, layer.down), (UP, layer.up)) if half is not None}
+    down, up = checked_pair(halves, stem, what)
+    rank = down.shape[0]
+    if layer.alpha is None:
+        return down, up * scaling.scale(stem, rank)
+    alpha = layer.alpha
+    number = alpha.numel() == 1 and alpha.dtype != torch.bool and not alpha.is_complex()
+    if not number or not math.isfinite(float(alpha)):
+        raise InputError(f"{what} has an alpha for {stem} that is no number", got=f"{alpha.dtype} {tuple(alpha.shape)}")
+    return down, up * (float(alpha) / rank)
+
+
+def _scaling(header: Mapping[str, str], path: Path) -> _Scaling:
+    if METADATA not in header:
+        return _Scaling()
+    try:
+        told = json.loads(header[METADATA])
+        settings: dict[str, Any] = {name.rpartition(".")[2]: value for name, value in told.items()}
+        alpha, patterns = settings.get("lora_alpha"), settings.get("alpha_pattern") or {}
+        scaling = _Scaling(
+            None if alpha is None else float(alpha),
+            {str(key): float(value) for key, value in patterns.items()},
+            bool(settings.get("use_rslora")),
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} has adapter settings in its header that cannot be read", got=str(error)) from error
+    if settings.get("use_dora"):
+        raise InputError(f"{path} is DoRA, not a plain LoRA")
+    if odd := [key for key in scaling.patterns if not re.fullmatch(r"[\w.]+", key)]:
+        raise InputError(f"{path} scales layers by a pattern", got=odd[0], expected="names of modules")
+    if not all(math.isfinite(value) for value in (scaling.alpha or 0.0, *scaling.patterns.values())):
+        raise InputError(f"{path} has an alpha in its header that is no number")
+    return scaling
+
+
+def _example(aliases: Mapping[str, str]) -> str:
+    return f"one like {next(iter(aliases), 'none')}"
