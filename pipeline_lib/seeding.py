@@ -7,6 +7,8 @@ processes asks for the same (step, sample) and gets the same bits.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,3 +31,23 @@ def derived_seed(seed: int, purpose: str, *counters: int) -> int:
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
     """A CPU generator seeded by :func:`derived_seed`."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, *counters))
+
+
+@contextmanager
+def seeded_globally(device: torch.device, seed: int, purpose: str, *counters: int) -> Iterator[None]:
+    """For code of others that draws from torch's global generators: seeded inside, afterwards as they were.
+
+    Args:
+        device: whose generator, beside the CPU's.
+        seed: as of :func:`derived_seed`.
+        purpose: likewise.
+        *counters: likewise.
+    """
+    on_gpu = device.type == "cuda"
+    derived = derived_seed(seed, purpose, *counters)
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(derived)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derived)
+        yield

@@ -125,6 +125,7 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
         raise InputError(f"unknown format {form!r}", expected="lora (diffusers and ComfyUI) or concept (a folder)")
     folder = _concept_folder(name)  # before the import, which takes seconds
     from pipeline_lib.models.concept import LORA_FILE, read_concept, save_concept
+    from pipeline_lib.models.lora_export import lora_files
 
     concept = read_concept(folder)
     _warn_of_idle_motion(concept, strengths[1])
@@ -132,19 +133,22 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
     target = out or Path(f"{record.name}.safetensors" if form == "lora" else record.name)
     if form == "lora" and target.suffix != ".safetensors":
         raise InputError(f"{target} cannot be a LoRA", expected="a name that ends in .safetensors")
-    if target.exists():
-        raise InputError(f"{target} is there already", fix="name another one with --out")
+    targets = list(lora_files(concept.triple, target).values()) if form == "lora" else [target]
+    if there := [path for path in targets if path.exists()]:
+        raise InputError(f"{there[0]} is there already", fix="name another one with --out")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
         made = save_concept(
             Path(scratch) / "concept", record, concept.triple, concept.tokens, concept.self_conditioning
         )
-        shutil.move(made / LORA_FILE if form == "lora" else made, target)
+        files = lora_files(concept.triple, made / LORA_FILE).values() if form == "lora" else [made]
+        for file, wanted in zip(files, targets, strict=True):
+            shutil.move(file, wanted)
     if as_json:
-        put_json({"path": str(target), "format": form, "trigger": record.trigger})
+        put_json({"path": str(targets[0]), "format": form, "trigger": record.trigger})
     else:
         words = record.wording.fill("{subject}")
-        put(f"{target}: say {words!r} in the prompt")
+        put(f"{' and '.join(map(str, targets))}: say {words!r} in the prompt")
 
 
 def _concept_folder(name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.errors import InputError, NonFiniteError, ResourceError
 from pipeline_lib.models.base import BaseModel, FamilySpec
-from pipeline_lib.seeding import generator
+from pipeline_lib.seeding import generator, seeded_globally
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -86,7 +87,8 @@ def generate(
     stock: Any = pipeline or base.pipeline()
     stock.set_progress_bar_config(disable=True)
     try:
-        with _without_rounding_warning(stock):
+        # Some autoencoders (LTX-Video 0.9.1) draw noise of their own while they decode.
+        with _without_rounding_warning(stock), seeded_globally(base.device, seed, "sample"):
             video = stock(
                 prompt=prompt_text,
                 negative_prompt=settings.negative_prompt,
@@ -95,8 +97,10 @@ def generate(
                 num_frames=stock_num_frames(stock, settings.num_frames),
                 num_inference_steps=settings.num_inference_steps,
                 guidance_scale=settings.guidance_scale,
+                **low_noise_guidance(base.spec, settings),
                 generator=generator(seed, "sample"),
                 output_type="np",
+                **_frame_rate(stock, settings),
             ).frames[0]
     except torch.OutOfMemoryError as error:
         raise ResourceError(
@@ -108,6 +112,21 @@ def generate(
     assert len(video) == settings.num_frames, "the stock pipeline made another number of frames"
     frames: NDArray[np.uint8] = np.rint(video * 255).astype(np.uint8)
     return frames
+
+
+def low_noise_guidance(spec: FamilySpec, settings: SamplingSettings) -> dict[str, float]:
+    """What a stock pipeline must be told of a low-noise expert's guidance, as arguments of its call.
+
+    Args:
+        spec: of the base.
+        settings: a guidance scale that is not the base's own is for both experts, as in the stock call.
+
+    Returns:
+        `guidance_scale_2`, or nothing.
+    """
+    if spec.low_noise_guidance_scale is None or settings.guidance_scale != spec.guidance_scale:
+        return {}
+    return {"guidance_scale_2": spec.low_noise_guidance_scale}
 
 
 def stock_num_frames(pipeline: Any, num_frames: int) -> int:
@@ -122,6 +141,12 @@ def asked_num_frames(num_frames: int, temporal_factor: int) -> int:
     test `n % 1 != 1` always holds, and they make one frame more than asked for.
     """
     return num_frames - 1 if temporal_factor == 1 else num_frames
+
+
+def _frame_rate(pipeline: Any, settings: SamplingSettings) -> dict[str, float]:
+    """What pipelines are told whose model knows the frame rate (LTX-Video)."""
+    told = "frame_rate" in inspect.signature(pipeline.__call__).parameters
+    return {"frame_rate": settings.frames_per_second} if told else {}
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
 
     Args:
         spec: `settings` is an :class:`AdapterStagePlan`.
-        base: gets the adapter on its only denoiser.
+        base: gets the adapter, on both experts where it has two.
         inputs: data, prior set, earlier stage.
 
     Returns:
@@ -166,15 +166,13 @@ def _concept(spec: StageSpec, inputs: StageInputs) -> tuple[LatentSet, TextBank]
 
 
 def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> Adapter:
-    (_, denoiser), *more = base.experts()
-    if more:
-        raise InputError(f"base {base.source} has {len(more) + 1} experts; only bases with one can be trained yet")
+    denoisers = [denoiser for _, denoiser in base.experts()]
     if inputs.previous is None:
         settings = AdapterSettings(
             rank=plan.rank, targets=base.spec.lora_targets, basis=plan.basis, zero_factor=plan.zero_factor
         )
-        return Adapter.attach(denoiser, settings, inputs.seed)
-    adapter = Adapter.from_triple(denoiser, LoraTriple.load(inputs.previous / TRIPLE_FILE))
+        return Adapter.attach(denoisers, settings, inputs.seed)
+    adapter = Adapter.from_triple(denoisers, LoraTriple.load(inputs.previous / TRIPLE_FILE))
     if plan.learn_residual:
         adapter.begin_residual()
     return adapter
@@ -197,7 +195,12 @@ def _sees_estimates(plan: AdapterStagePlan, base: BaseModel) -> bool:
 def _self_conditioning(plan: AdapterStagePlan, base: BaseModel, before: Companions) -> SelfConditioning | None:
     if not _sees_estimates(plan, base):
         return None
-    (_, denoiser), *_ = base.experts()
+    (_, denoiser), *more = base.experts()
+    if more:
+        raise InputError(
+            f"self-conditioning is trained on one denoiser, but {base.source} has {len(more) + 1} experts",
+            fix="switch it off in the method's settings",
+        )
     if before.self_conditioning is not None:
         return SelfConditioning(denoiser, before.self_conditioning)
     return SelfConditioning.zero(denoiser, base.spec.patch_embedding)

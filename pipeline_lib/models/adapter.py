@@ -10,7 +10,7 @@ the same ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,10 +21,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pipeline_lib.errors import InputError, PipelineError
-from pipeline_lib.models.triple import Basis, LayerFactors, LoraTriple
+from pipeline_lib.models.coefficients import Coefficients
+from pipeline_lib.models.triple import SECOND_EXPERT, Basis, LayerFactors, LoraTriple
 from pipeline_lib.seeding import generator
 
 ADAPTER_NAME = "concept"
+Denoisers = nn.Module | Sequence[nn.Module]
+"""One diffusers model with `add_adapter`, or the two experts of a base, the high-noise one first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,38 +47,14 @@ class AdapterSettings:
     zero_factor: Literal["basis", "coefficients"] = "basis"
 
 
-class Coefficients(nn.Module):
-    """Parametrisation of the coefficient factor: strengths, masks and the motion residual.
+class Adapter:
+    """A LoRA on a base's denoisers, in the shared-basis form. Made by :meth:`attach` or :meth:`from_triple`.
 
-    With no residual, no mask and strength 1 it is the identity, at no cost.
+    Paths of the second expert's layers begin with :data:`pipeline_lib.models.triple.SECOND_EXPERT`.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.residual: nn.Parameter | None = None
-        self.coefficient_mask: Tensor | None = None
-        self.residual_mask: Tensor | None = None
-        self.identity = 1.0
-        self.motion = 1.0
-
-    def forward(self, coefficients: Tensor) -> Tensor:
-        """The coefficients that the layer computes with; same shape as stored."""
-        mixed = _scaled(coefficients, self.coefficient_mask, self.identity)
-        if self.residual is not None:
-            mixed = mixed + _scaled(self.residual, self.residual_mask, self.motion)
-        return mixed
-
-
-def _scaled(factor: Tensor, mask: Tensor | None, strength: float) -> Tensor:
-    masked = factor if mask is None else factor * mask
-    return masked if strength == 1.0 else masked * strength
-
-
-class Adapter:
-    """A LoRA on one denoiser, in the shared-basis form. Made by :meth:`attach` or :meth:`from_triple`."""
-
-    def __init__(self, denoiser: nn.Module, settings: AdapterSettings) -> None:
-        self.denoiser = denoiser
+    def __init__(self, denoisers: Denoisers, settings: AdapterSettings) -> None:
+        self._denoisers = _by_prefix(denoisers)
         self.settings = settings
         self._basis: dict[str, nn.Parameter] = {}
         self._coefficients: dict[str, nn.Parameter] = {}
@@ -84,11 +63,11 @@ class Adapter:
         self._wrap()
 
     @classmethod
-    def attach(cls, denoiser: nn.Module, settings: AdapterSettings, seed: int) -> Adapter:
-        """Puts a fresh adapter on a denoiser; its output is the base's, bit for bit.
+    def attach(cls, denoisers: Denoisers, settings: AdapterSettings, seed: int) -> Adapter:
+        """Puts a fresh adapter on all denoisers of a base; its output is the base's, bit for bit.
 
         Args:
-            denoiser: a diffusers model with `add_adapter`.
+            denoisers: of the base.
             settings: shape and start.
             seed: of the factor that does not start at zero.
 
@@ -96,20 +75,21 @@ class Adapter:
             The adapter, trainable.
 
         Raises:
-            InputError: no layer of the denoiser matches the targets.
+            InputError: no layer of a denoiser matches the targets.
         """
-        _add_peft_layers(denoiser, settings)
-        adapter = cls(denoiser, settings)
+        live = _by_prefix(denoisers)
+        _add_to_all(live, settings.rank, dict.fromkeys(live, settings.targets))
+        adapter = cls(denoisers, settings)
         adapter._initialise(seed)
         adapter._remember_basis()
         return adapter
 
     @classmethod
-    def from_triple(cls, denoiser: nn.Module, triple: LoraTriple) -> Adapter:
-        """Puts trained factors on a denoiser.
+    def from_triple(cls, denoisers: Denoisers, triple: LoraTriple) -> Adapter:
+        """Puts trained factors on the denoisers of a base.
 
         Args:
-            denoiser: a diffusers model with `add_adapter`.
+            denoisers: of the base.
             triple: trained on the same layers.
 
         Returns:
@@ -119,8 +99,16 @@ class Adapter:
             InputError: the triple was made for other layers or other shapes.
         """
         settings = AdapterSettings(rank=triple.rank, targets=tuple(triple.layers), basis=triple.basis)
-        _add_peft_layers(denoiser, settings)
-        adapter = cls(denoiser, settings)
+        live, parts = _by_prefix(denoisers), triple.by_expert()
+        if set(live) != set(parts):
+            raise InputError(
+                "the concept was trained on a base with another number of experts",
+                got=str(len(parts)),
+                expected=str(len(live)),
+                fix="use the base that concept.json names",
+            )
+        _add_to_all(live, triple.rank, {prefix: tuple(part.layers) for prefix, part in parts.items()})
+        adapter = cls(denoisers, settings)
         try:
             adapter._load(triple)
         except InputError:
@@ -181,11 +169,13 @@ class Adapter:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The base model inside."""
-        self._denoiser.disable_adapters()
+        for denoiser in self._denoisers.values():
+            denoiser.disable_adapters()
         try:
             yield
         finally:
-            self._denoiser.enable_adapters()
+            for denoiser in self._denoisers.values():
+                denoiser.enable_adapters()
 
     def basis_change(self) -> float:
         """Mean over layers of ‖A − A⁰‖ / ‖A‖, with A⁰ the basis as it was put on; 0 where the basis is zero."""
@@ -210,23 +200,19 @@ class Adapter:
         return LoraTriple(layers, self.settings.basis, self.settings.rank)
 
     def detach(self) -> None:
-        """Takes the adapter off; the denoiser is the base again."""
+        """Takes the adapter off; the denoisers are the base again."""
         for layer in self._layers().values():
             linear = self._coefficient_linear(layer)
             if parametrize.is_parametrized(linear, "weight"):
                 parametrize.remove_parametrizations(linear, "weight")
-        self._denoiser.delete_adapters(ADAPTER_NAME)
-        if not getattr(self._denoiser, "peft_config", None):
-            self._denoiser.unload_lora()  # puts the plain layers back in the place of PEFT's wrappers
-
-    @property
-    def _denoiser(self) -> Any:  # diffusers' PeftAdapterMixin is not part of nn.Module's type
-        return self.denoiser
+        for denoiser in self._denoisers.values():
+            _delete_peft_layers(denoiser)
 
     def _layers(self) -> dict[str, Any]:
         return {
-            name: module
-            for name, module in self.denoiser.named_modules()
+            prefix + name: module
+            for prefix, denoiser in self._denoisers.items()
+            for name, module in denoiser.named_modules()
             if ADAPTER_NAME in getattr(module, "lora_A", {})
         }
 
@@ -276,11 +262,38 @@ class Adapter:
                 self._mixes[path].residual = nn.Parameter(residual)
 
 
-def _add_peft_layers(denoiser: Any, settings: AdapterSettings) -> None:
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=list(settings.targets))
+def _by_prefix(denoisers: Denoisers) -> dict[str, Any]:  # diffusers' PeftAdapterMixin is not part of nn.Module's type
+    live = [denoisers] if isinstance(denoisers, nn.Module) else list(denoisers)
+    assert 1 <= len(live) <= 2, "a base has one denoiser or two experts"
+    return dict(zip(("", SECOND_EXPERT), live, strict=False))
+
+
+def _add_to_all(live: Mapping[str, Any], rank: int, targets: Mapping[str, Sequence[str]]) -> None:
+    """On all or, where one does not fit, on none."""
+    done: list[Any] = []
+    try:
+        for prefix, denoiser in live.items():
+            _add_peft_layers(denoiser, rank, targets[prefix])
+            done.append(denoiser)
+    except InputError:
+        for denoiser in done:
+            _delete_peft_layers(denoiser)
+        raise
+
+
+def _delete_peft_layers(denoiser: Any) -> None:
+    denoiser.delete_adapters(ADAPTER_NAME)
+    if not getattr(denoiser, "peft_config", None):
+        denoiser.unload_lora()  # puts the plain layers back in the place of PEFT's wrappers
+
+
+def _add_peft_layers(denoiser: Any, rank: int, targets: Sequence[str]) -> None:
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
     try:
         denoiser.add_adapter(config, adapter_name=ADAPTER_NAME)
     except ValueError as error:
+        if not hasattr(denoiser, "peft_config"):
+            denoiser._hf_peft_config_loaded = False  # set before the layers were looked for; a next try would trip
         raise InputError("the adapter does not fit this base", got=str(error)) from error
     for name, parameter in denoiser.named_parameters():
         parameter.requires_grad_(f".{ADAPTER_NAME}." in name)

@@ -35,6 +35,9 @@ class FamilySpec:
             both feed-forward linears of every block.
         licence: of the weights.
         temporal_factor: pixel frames per latent frame of the autoencoder.
+        spatial_factor: pixels per latent cell, along each side.
+        latent_channels: of the autoencoder.
+        low_noise_guidance_scale: the default of a base's low-noise expert, where it has one and that differs.
         patch_embedding: path of the denoiser's convolution from latents to tokens; empty where there is none.
         self_conditioned: whether the base was pretrained with self-conditioning.
     """
@@ -48,6 +51,9 @@ class FamilySpec:
     lora_targets: tuple[str, ...] = ()
     licence: str = ""
     temporal_factor: int = 4
+    spatial_factor: int = 8
+    latent_channels: int = 16
+    low_noise_guidance_scale: float | None = None
     patch_embedding: str = ""
     self_conditioned: bool = False
 
@@ -63,8 +69,9 @@ class Conditioning:
 
     @property
     def width(self) -> int:
-        """Size of a token's vector: the last axis of the first floating tensor, whatever order a file gave."""
-        return next(value for value in self.tensors.values() if value.is_floating_point()).shape[-1]
+        """Size of a token's vector: the last axis of `text`, else of the first floating tensor, in any file's order."""
+        floating = {name: value for name, value in self.tensors.items() if value.is_floating_point()}
+        return floating.get("text", next(iter(floating.values()))).shape[-1]
 
     def take(self, rows: Sequence[int] | Tensor) -> Conditioning:
         """The rows asked for, in that order; rows may repeat."""
@@ -198,7 +205,10 @@ class BaseModel(Protocol):
         """The repeated transformer blocks, in order."""
 
     def experts(self) -> Sequence[tuple[tuple[float, float], nn.Module]]:
-        """Denoisers with the sigma range `[low, high]` each serves; one for most families."""
+        """Denoisers with the sigma range `[low, high]` each serves: one, or two with the high-noise one first.
+
+        A sigma on the boundary is the high-noise expert's; :meth:`velocity` sends each sample to its own.
+        """
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recomputes each block's activations in the backward pass, or not."""

@@ -1,14 +1,16 @@
 """A trained concept on disk, and putting it on a stock pipeline.
 
 The folder holds `concept.json` (what it is), `lora.safetensors` (a plain LoRA at the recorded strengths,
-for any stock loader), `triple.safetensors` (the trained factors, for other strengths and more training)
-and, when they were trained, `tokens.safetensors` (learned words) and `self_conditioning.safetensors`.
+for any stock loader; of a base with two experts `lora_high_noise.safetensors` and `lora_low_noise.safetensors`),
+`triple.safetensors` (the trained factors, for other strengths and more training) and, when they were trained,
+`tokens.safetensors` (learned words) and `self_conditioning.safetensors`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from pipeline_lib.models.families import FAMILIES
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.lora_export import check_fit, lora_tensors, write_lora
 from pipeline_lib.models.self_conditioning import PatchProjection
-from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.models.triple import SECOND_EXPERT, LoraTriple
 from pipeline_lib.records import ConceptRecord
 from pipeline_lib.storage import write_atomic
 
@@ -173,17 +175,23 @@ def load_concept(
     concept = read_concept(Path(folder))
     record, stock = concept.record, _checked_pipeline(pipeline, concept.record)
     look = record.identity_strength if identity is None else identity
-    tensors = lora_tensors(
-        concept.triple,
-        family=record.family,
-        identity=look,
-        motion=record.motion_strength if motion is None else motion,
-    )
+    parts = concept.triple.by_expert()
+    tensors = {
+        prefix: lora_tensors(
+            part,
+            family=record.family,
+            identity=look,
+            motion=record.motion_strength if motion is None else motion,
+        )
+        for prefix, part in parts.items()
+    }
     # The stock loader drops keys with a warning and stops half-way on shapes, so the fit is seen to first.
-    check_fit(concept.triple.merged(), stock.transformer, f"the concept {record.name} of base {record.base}")
+    _check_concept_fits(parts, stock, f"the concept {record.name} of base {record.base}")
     unload_concept(pipeline, record.name)
     beside = Companions(concept.tokens, concept.self_conditioning).attach(pipeline, look)
-    stock.load_lora_weights(tensors, adapter_name=_adapter_name(record.name))
+    for prefix, lora in tensors.items():
+        where = {"load_into_transformer_2": True} if prefix == SECOND_EXPERT else {}
+        stock.load_lora_weights(lora, adapter_name=_adapter_name(record.name), **where)
     _attached.setdefault(pipeline, {})[record.name] = beside
     return record
 
@@ -195,6 +203,17 @@ def unload_concept(pipeline: DiffusionPipeline, name: str) -> None:
     _attached[pipeline].pop(name).remove()
     stock: Any = pipeline
     stock.delete_adapters(_adapter_name(name))
+
+
+def _check_concept_fits(parts: Mapping[str, LoraTriple], pipeline: Any, what: str) -> None:
+    second = getattr(pipeline, "transformer_2", None)
+    live = {"": pipeline.transformer} | ({} if second is None else {SECOND_EXPERT: second})
+    if set(parts) != set(live):
+        raise InputError(
+            f"{what} does not fit this base", got=f"{len(parts)} trained experts", expected=f"{len(live)} experts"
+        )
+    for prefix, part in parts.items():
+        check_fit(part.merged(), live[prefix], what)
 
 
 def _checked_pipeline(pipeline: Any, record: ConceptRecord) -> Any:

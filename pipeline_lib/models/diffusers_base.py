@@ -16,6 +16,7 @@ from pipeline_lib.models.attachment import Attachment
 from pipeline_lib.models.base import Conditioning, FamilySpec
 from pipeline_lib.models.folder import PipelineFolder
 from pipeline_lib.models.learned_tokens import put_at_input
+from pipeline_lib.models.prompt_tokens import OwnTokens
 
 HIDDEN_SENTINEL = 15  # clear of the sentinels that learned tokens take, from 0 on
 _ENCODE_AT_ONCE = 16
@@ -132,6 +133,17 @@ class DiffusersBase(ABC):
             attached.remove()
         return Conditioning.cat(parts)
 
+    def token_spans(self, prompt: str) -> list[tuple[int, int]]:
+        """Without leading spaces; see the contract."""
+        return self._own_tokens(prompt).spans
+
+    @torch.no_grad()
+    def token_embeddings(self, prompt: str) -> Tensor:
+        """See the contract."""
+        ids = torch.tensor(self._own_tokens(prompt).ids, device=self._device, dtype=torch.long)
+        embeddings: Tensor = self._text_encoder.get_input_embeddings()(ids).float().cpu()
+        return embeddings
+
     def replace_rows(
         self, conditioning: Conditioning, positions: Sequence[Sequence[int]], vector: Tensor
     ) -> Conditioning:
@@ -183,6 +195,21 @@ class DiffusersBase(ABC):
     @abstractmethod
     def _encode_some(self, prompts: Sequence[str], hidden: Sequence[Sequence[int]]) -> Conditioning:
         """Encodes a few prompts, with a sentinel in the place of hidden tokens."""
+
+    @abstractmethod
+    def _own_tokens(self, prompt: str) -> OwnTokens:
+        """The tokens that stand for a prompt, in the order of the text's rows."""
+
+    def _padded_ids(self, texts: Sequence[str], hidden: Sequence[Sequence[int]], rows: int) -> tuple[Tensor, Tensor]:
+        """Ids and mask (batch, rows) of texts as a T5 pipeline cuts and pads them, hidden tokens covered."""
+        tokens = self._tokenizer(
+            list(texts), padding="max_length", max_length=rows, truncation=True, return_tensors="pt"
+        )
+        ids, mask = tokens.input_ids, tokens.attention_mask
+        for row, positions in enumerate(hidden):
+            assert all(position < mask[row].sum() - 1 for position in positions), "a hidden position is no token's"
+            ids[row, list(positions)] = self._token_id(self.sentinel(HIDDEN_SENTINEL))
+        return ids, mask
 
     def _sentinel_word(self, index: int) -> str:
         return f"<extra_id_{index}>"

@@ -40,8 +40,10 @@ class Family:
 def _load_wan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
     # Imported late: the family's module imports diffusers, which takes seconds.
     from pipeline_lib.models.wan import WanBase
+    from pipeline_lib.models.wan_experts import WanExperts
 
-    return WanBase(folder, source, device, dtype)
+    kind = WanExperts if "transformer_2" in folder.parts else WanBase
+    return kind(folder, source, device, dtype)
 
 
 def _wan_names() -> LoraNames:
@@ -50,13 +52,75 @@ def _wan_names() -> LoraNames:
     return WAN_NAMES
 
 
+def _load_ltx(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
+    from pipeline_lib.models.ltx import LTXBase
+
+    return LTXBase(folder, source, device, dtype)
+
+
+def _ltx_names() -> LoraNames:
+    from pipeline_lib.models.ltx_lora import LTX_NAMES
+
+    return LTX_NAMES
+
+
+def _load_cogvideox(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
+    from pipeline_lib.models.cogvideox import CogVideoXBase
+
+    return CogVideoXBase(folder, source, device, dtype)
+
+
+def _cogvideox_names() -> LoraNames:
+    from pipeline_lib.models.cogvideox_lora import COGVIDEOX_NAMES
+
+    return COGVIDEOX_NAMES
+
+
+def _load_hunyuan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
+    from pipeline_lib.models.hunyuan import HunyuanBase
+
+    return HunyuanBase(folder, source, device, dtype)
+
+
+def _hunyuan_names() -> LoraNames:
+    from pipeline_lib.models.hunyuan_lora import HUNYUAN_NAMES
+
+    return HUNYUAN_NAMES
+
+
 FAMILIES: dict[str, Family] = {
     "wan": Family(
         name="wan",
         pipeline_classes=("WanPipeline",),
-        examples=("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"),
+        examples=(
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+            "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        ),
         load=_load_wan,
         lora_names=_wan_names,
+    ),
+    "ltx": Family(
+        name="ltx",
+        pipeline_classes=("LTXPipeline",),
+        examples=("Lightricks/LTX-Video",),
+        load=_load_ltx,
+        lora_names=_ltx_names,
+    ),
+    "cogvideox": Family(
+        name="cogvideox",
+        pipeline_classes=("CogVideoXPipeline",),
+        examples=("THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b"),
+        load=_load_cogvideox,
+        lora_names=_cogvideox_names,
+    ),
+    "hunyuan": Family(
+        name="hunyuan",
+        pipeline_classes=("HunyuanVideoPipeline",),
+        examples=("hunyuanvideo-community/HunyuanVideo",),
+        load=_load_hunyuan,
+        lora_names=_hunyuan_names,
     ),
 }
 

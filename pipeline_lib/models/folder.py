@@ -34,6 +34,7 @@ class BaseCard(Record):
     frames_per_second: float = Field(gt=0)
     sigma_shift: float = Field(gt=0)
     guidance_scale: float = Field(ge=0)
+    low_noise_guidance_scale: float | None = Field(default=None, ge=0, exclude_if=lambda scale: scale is None)
     sampling_steps: int = Field(gt=0)
     negative_prompt: str = ""
     licence: str = ""

@@ -83,15 +83,16 @@ class LearnedTokens:
             InputError: the tokenizer does not know a sentinel, or a vector has another width.
         """
         by_id: dict[int, Tensor] = {}
+        width = text_encoder.get_input_embeddings().embedding_dim
         for word, vector in self.vectors.items():
             token = tokenizer.convert_tokens_to_ids(self.sentinels[word])
             if token is None or token == tokenizer.unk_token_id:
                 raise InputError(f"this base's tokenizer does not know {self.sentinels[word]}")
-            if vector.shape[0] != text_encoder.config.d_model:
+            if vector.shape[0] != width:
                 raise InputError(
                     f"the learned word {word!r} was trained on another text encoder",
                     got=f"width {vector.shape[0]}",
-                    expected=f"width {text_encoder.config.d_model}",
+                    expected=f"width {width}",
                 )
             by_id[token] = vector
         return (put_at_input if self.mode == "encoder_input" else _put_at_output)(text_encoder, by_id)
@@ -120,6 +121,8 @@ def _put_at_output(text_encoder: Any, by_id: Mapping[int, Tensor]) -> Attachment
     def replace(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
         ids = inputs[0] if inputs else named["input_ids"]
         output.last_hidden_state = _replaced(output.last_hidden_state, ids, by_id)
+        if output.hidden_states is not None:  # asked for where a family's text is an earlier layer's (HunyuanVideo)
+            output.hidden_states = tuple(_replaced(states, ids, by_id) for states in output.hidden_states)
         return output
 
     return Attachment([text_encoder.register_forward_hook(replace, with_kwargs=True)])

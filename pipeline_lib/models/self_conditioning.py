@@ -167,7 +167,7 @@ class _Sampling:
         self._next: Tensor | None = None
 
     def before(self, _module: nn.Module, _inputs: Any, named: dict[str, Any]) -> None:
-        noisy, timestep = named["hidden_states"], float(named["timestep"][0])
+        noisy, timestep = named["hidden_states"], float(_of_samples(named["timestep"])[0])
         known = self._noisy is not None and noisy.shape == self._noisy.shape
         self._conditional = not (
             known and timestep == self._timestep and torch.equal(noisy, cast("Tensor", self._noisy))
@@ -180,8 +180,13 @@ class _Sampling:
     def after(self, _module: nn.Module, _inputs: Any, named: dict[str, Any], output: Any) -> None:
         if self._conditional:
             velocity = output[0] if isinstance(output, tuple) else output.sample
-            noisy, sigma = named["hidden_states"].float(), named["timestep"] / self._timesteps
+            noisy, sigma = named["hidden_states"].float(), _of_samples(named["timestep"]) / self._timesteps
             self._next = clean_estimate(noisy, velocity.float(), sigma)
+
+
+def _of_samples(timestep: Tensor) -> Tensor:
+    """One for each sample, where a pipeline gives one for each token; without an image all tokens' are the same."""
+    return timestep if timestep.dim() == 1 else timestep[:, 0]
 
 
 def _patch_embedding(denoiser: nn.Module, path: str) -> nn.Conv3d:

@@ -1,7 +1,7 @@
-"""A tiny random Wan folder of the real classes: what tests and checks load instead of a checkpoint.
+"""Tiny random Wan folders of the real classes: what tests and checks load instead of a checkpoint.
 
-It has the real model's shape in small: UMT5 text encoder, tokenizer with byte fallback and sentinels,
-causal autoencoder with 8×8×4 compression, two transformer blocks, UniPC flow scheduler.
+They have the real models' shape in small: UMT5 text encoder, tokenizer with byte fallback and sentinels,
+causal autoencoder with 8×8×4 compression (16×16×4 in Wan 2.2 TI2V), two transformer blocks, UniPC flow scheduler.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from pipeline_lib.models.folder import BaseCard
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 NUM_SENTINELS = 32
@@ -48,8 +48,83 @@ def tiny_wan(folder: Path, seed: int = 0, *, temporal_factor: int = 4) -> Path:
     return folder
 
 
+def tiny_wan_ti2v(folder: Path, seed: int = 0) -> Path:
+    """Saves a tiny random Wan 2.2 TI2V folder, 32×64 pixels, 5 frames, 8 frames per second.
+
+    As in TI2V-5B, the autoencoder is the residual one on 2×2 patches of pixels with 48 channels, and the stock
+    pipeline gives the denoiser one time step for each token.
+
+    Args:
+        folder: where to save; made when missing.
+        seed: of the random weights; the same seed gives the same weights.
+
+    Returns:
+        The folder.
+    """
+    from diffusers import WanPipeline
+
+    tokenizer = _tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipeline = WanPipeline(
+            tokenizer=tokenizer,
+            text_encoder=_text_encoder(len(tokenizer)),
+            vae=_patched_autoencoder(),
+            scheduler=_scheduler(5.0),
+            transformer=_transformer(channels=48),
+            expand_timesteps=True,
+        )
+    pipeline.save_pretrained(folder)
+    _wan22_card(5.0).model_copy(update={"width": 64}).save(folder)
+    return folder
+
+
+def tiny_wan_a14b(folder: Path, seed: int = 0) -> Path:
+    """Saves a tiny random Wan 2.2 folder with two experts, 32×32 pixels, 5 frames, 8 frames per second.
+
+    The boundary is A14B's. The shift is 7, at which half of the training's sigmas lie on either side of it.
+
+    Args:
+        folder: where to save; made when missing.
+        seed: of the random weights; the same seed gives the same weights.
+
+    Returns:
+        The folder.
+    """
+    from diffusers import WanPipeline
+
+    tokenizer = _tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipeline = WanPipeline(
+            tokenizer=tokenizer,
+            text_encoder=_text_encoder(len(tokenizer)),
+            vae=_autoencoder(temporal_factor=4),
+            scheduler=_scheduler(7.0),
+            transformer=_transformer(),
+            transformer_2=_transformer(),
+            boundary_ratio=0.875,
+        )
+    pipeline.save_pretrained(folder)
+    _wan22_card(7.0).model_copy(update={"guidance_scale": 4.0, "low_noise_guidance_scale": 3.0}).save(folder)
+    return folder
+
+
+def _wan22_card(shift: float) -> BaseCard:
+    return BaseCard(
+        height=32,
+        width=32,
+        num_frames=5,
+        frames_per_second=8.0,
+        sigma_shift=shift,
+        guidance_scale=5.0,
+        sampling_steps=3,
+        licence="CC0-1.0",
+    )
+
+
 def _tiny_pipeline(seed: int, temporal_factor: int) -> WanPipeline:
-    from diffusers import UniPCMultistepScheduler, WanPipeline
+    from diffusers import WanPipeline
 
     tokenizer = _tokenizer()
     with torch.random.fork_rng(devices=[]):
@@ -58,11 +133,17 @@ def _tiny_pipeline(seed: int, temporal_factor: int) -> WanPipeline:
             tokenizer=tokenizer,
             text_encoder=_text_encoder(len(tokenizer)),
             vae=_autoencoder(temporal_factor),
-            scheduler=UniPCMultistepScheduler(
-                num_train_timesteps=1000, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-            ),
+            scheduler=_scheduler(3.0),
             transformer=_transformer(),
         )
+
+
+def _scheduler(flow_shift: float) -> UniPCMultistepScheduler:
+    from diffusers import UniPCMultistepScheduler
+
+    return UniPCMultistepScheduler(
+        num_train_timesteps=1000, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift
+    )
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
@@ -113,15 +194,36 @@ def _autoencoder(temporal_factor: int) -> AutoencoderKLWan:
     ).eval()
 
 
-def _transformer() -> WanTransformer3DModel:
+def _patched_autoencoder() -> AutoencoderKLWan:
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=48,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        latents_mean=(torch.randn(48) * 0.2).tolist(),
+        latents_std=(0.5 + torch.rand(48)).tolist(),
+        scale_factor_temporal=4,
+        scale_factor_spatial=16,
+    ).eval()
+
+
+def _transformer(channels: int = 16) -> WanTransformer3DModel:
     from diffusers import WanTransformer3DModel
 
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=24,
         freq_dim=32,
         ffn_dim=32,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 Basis = Literal["output", "input"]
 FORMAT = "mannerism-triple-1"
+SECOND_EXPERT = "transformer_2."  # before the paths of a second denoiser's layers
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class LayerFactors:
 class LoraTriple:
     """The factors of all adapted layers, by module path inside the transformer.
 
+    Paths inside the second of two experts begin with :data:`SECOND_EXPERT`.
     `scale` is alpha / rank and multiplies the product.
     """
 
@@ -67,6 +69,19 @@ class LoraTriple:
             alpha equals the rank.
         """
         return {path: self._layer(factors, identity, motion) for path, factors in self.layers.items()}
+
+    def by_expert(self) -> dict[str, LoraTriple]:
+        """One triple for each denoiser that has layers here, the high-noise one first.
+
+        Returns:
+            "" and :data:`SECOND_EXPERT`, or the one that is there, to a triple whose paths lack that prefix.
+        """
+        parts: dict[str, dict[str, LayerFactors]] = {}
+        for prefix in ("", SECOND_EXPERT):
+            for path, factors in self.layers.items():
+                if path.startswith(SECOND_EXPERT) == bool(prefix):
+                    parts.setdefault(prefix, {})[path.removeprefix(prefix)] = factors
+        return {prefix: replace(self, layers=layers) for prefix, layers in parts.items()}
 
     def _layer(self, factors: LayerFactors, identity: float, motion: float) -> tuple[Tensor, Tensor]:
         mixed = identity * factors.coefficients

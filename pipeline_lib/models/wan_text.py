@@ -7,39 +7,24 @@ from typing import Any
 
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
+from pipeline_lib.models.prompt_tokens import OwnTokens, own_tokens
+
 TEXT_ROWS = 512  # the stock call's max_sequence_length
 
 
-def own_tokens(tokenizer: Any, prompt: str) -> list[int]:
-    """Ids of a prompt's tokens, the end-of-text token left out."""
-    encoding = _encoded(tokenizer, prompt_clean(prompt))
-    return [token for token, part in zip(encoding["input_ids"], encoding.sequence_ids(0), strict=True) if part == 0]
-
-
-def token_spans(tokenizer: Any, prompt: str) -> list[tuple[int, int]]:
-    """Character spans of the same tokens in the prompt as given, without leading spaces.
+def cleaned_tokens(tokenizer: Any, prompt: str) -> OwnTokens:
+    """The tokens of the cleaned prompt, with their places in the prompt as given.
 
     Args:
         tokenizer: a fast one.
-        prompt: as a person wrote it; the tokenizer sees it cleaned.
+        prompt: as a person wrote it.
 
     Returns:
-        One `[start, stop)` for each token.
+        Ids and spans, the end-of-text token left out.
     """
     cleaned = prompt_clean(prompt)
-    encoding = _encoded(tokenizer, cleaned)
-    own = [span for span, part in zip(encoding["offset_mapping"], encoding.sequence_ids(0), strict=True) if part == 0]
-    origins = _origins(prompt, cleaned)
-    spans = []
-    for start, stop in own:
-        while start < stop - 1 and cleaned[start].isspace():
-            start += 1  # noqa: PLW2901 - a word piece's span includes the space before it
-        spans.append((origins[start][0], origins[stop - 1][1]))
-    return spans
-
-
-def _encoded(tokenizer: Any, cleaned: str) -> Any:
-    return tokenizer(cleaned, return_offsets_mapping=True, truncation=True, max_length=TEXT_ROWS)
+    own, origins = own_tokens(tokenizer, cleaned, TEXT_ROWS), _origins(prompt, cleaned)
+    return OwnTokens(own.ids, [(origins[start][0], origins[stop - 1][1]) for start, stop in own.spans])
 
 
 def _origins(original: str, cleaned: str) -> list[tuple[int, int]]:

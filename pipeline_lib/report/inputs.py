@@ -77,6 +77,7 @@ class ReportInputs:
         notes: what a person should know: what media did to the clips, warnings.
         base_source: what `from_pretrained` takes (folder or hub id); the concept's `base` when empty.
         call: what a stock pipeline of the base must be called with, besides the prompt.
+        loras: file names of the concept's plain LoRA, or those of its two experts, the high-noise one's first.
         in_comfy: whether ComfyUI can load the base.
         learned_words: whether the concept needs `load_concept` for what a LoRA file cannot carry: learned words,
             self-conditioning.
@@ -96,5 +97,6 @@ class ReportInputs:
     notes: tuple[str, ...] = ()
     base_source: str = ""
     call: Mapping[str, float] = field(default_factory=dict)
+    loras: tuple[str, ...] = ("lora.safetensors",)
     in_comfy: bool = True
     learned_words: bool = False

@@ -43,7 +43,7 @@ def usage(inputs: ReportInputs) -> Usage:
     diffusers = [
         "from diffusers import DiffusionPipeline",
         opening,
-        'pipe.load_lora_weights("concept/lora.safetensors")  # beside this page',
+        *_loading(inputs.loras),
         *sampling,
     ]
     bundle = [
@@ -53,11 +53,24 @@ def usage(inputs: ReportInputs) -> Usage:
         'load_concept(pipe, "concept")  # the folder beside this page',
         *sampling,
     ]
-    comfy = (
-        "Copy concept/lora.safetensors to ComfyUI/models/loras, add a LoraLoaderModelOnly node behind the node that "
-        f"loads {concept.base}, and write “{concept.trigger}” in the prompt."
-    )
+    comfy = f"{_comfy(inputs)}, and write “{concept.trigger}” in the prompt."
     return Usage("\n".join(diffusers), "\n".join(bundle), comfy if inputs.in_comfy else "", inputs.learned_words)
+
+
+def _loading(loras: tuple[str, ...]) -> list[str]:
+    first, *second = [f"concept/{name}" for name in loras]
+    return [
+        f'pipe.load_lora_weights("{first}")  # beside this page',
+        *(f'pipe.load_lora_weights("{name}", load_into_transformer_2=True)' for name in second),
+    ]
+
+
+def _comfy(inputs: ReportInputs) -> str:
+    files = " and ".join(f"concept/{name}" for name in inputs.loras)
+    where = f"the node that loads {inputs.concept.base}"
+    if len(inputs.loras) > 1:
+        where = f"each of the two nodes that load the high-noise and the low-noise model of {inputs.concept.base}"
+    return f"Copy {files} to ComfyUI/models/loras, add a LoraLoaderModelOnly node behind {where}"
 
 
 def _sampling(prompt: str, call: Mapping[str, float]) -> list[str]:

@@ -59,11 +59,12 @@ def run_cost(config: RunConfig, choice: MethodChoice, base: BaseModel, dtype: st
     """
     folder = PipelineFolder(Path(base_source(config)).expanduser())
     stages = choice.method.plan(choice.settings, bool(collect_inputs(config).clips))
-    sizes = {part: sum(math.prod(shape) for shape in folder.shapes(part).values()) for part in IN_MEMORY}
+    parts = [part for part in folder.parts if part.startswith(IN_MEMORY)]
+    sizes = {part: sum(math.prod(shape) for shape in folder.shapes(part).values()) for part in parts}
     return Cost(
         weights={part: size * BYTES["float32" if part == "vae" else dtype] for part, size in sizes.items()},
         adapter=_factors(folder, base.spec.lora_targets, stages) * TRAINED_BYTES,
-        latents=_latents(config, choice, base, folder),
+        latents=_latents(config, choice, base),
         training_steps=sum(stage.steps for stage in stages),
         forwards=_forwards(config, choice, base.spec, stages),
     )
@@ -72,21 +73,23 @@ def run_cost(config: RunConfig, choice: MethodChoice, base: BaseModel, dtype: st
 def _factors(folder: PipelineFolder, targets: Sequence[str], stages: Sequence[StageSpec]) -> int:
     """Numbers in the factors of the largest stage: rank · (in + out) of every adapted layer."""
     endings = tuple(f".{target}.weight" for target in targets)
-    sides = sum(sum(shape) for name, shape in folder.shapes("transformer").items() if name.endswith(endings))
+    denoisers = [part for part in folder.parts if part.startswith("transformer")]
+    weights = [item for part in denoisers for item in folder.shapes(part).items()]
+    sides = sum(sum(shape) for name, shape in weights if f".{name}".endswith(endings))
     return sides * max((int(stage.settings.get("rank", 0)) for stage in stages), default=0)
 
 
-def _latents(config: RunConfig, choice: MethodChoice, base: BaseModel, folder: PipelineFolder) -> int:
-    rules, vae = base.spec.frame_rules, folder.config("vae")
-    area = rules.height * rules.width // vae.get("scale_factor_spatial", 8) ** 2
-    clip = 1 + (rules.num_frames - 1) // vae.get("scale_factor_temporal", 4)
+def _latents(config: RunConfig, choice: MethodChoice, base: BaseModel) -> int:
+    spec, rules = base.spec, base.spec.frame_rules
+    area = rules.height * rules.width // spec.spatial_factor**2
+    clip = 1 + (rules.num_frames - 1) // spec.temporal_factor
     media = collect_inputs(config)
     lengths = [read_header(path, DEFAULT_LIMITS).seconds * rules.frames_per_second for path in media.clips]
     wanted = choice.method.encoding(choice.settings, base, class_noun(config)).num_frames
     frames = wanted or math.ceil(sum(lengths)) + len(media.images)
     prior = choice.method.prior(choice.settings)
     kept = frames + clip * MAX_WINDOWS * len(media.clips) + (prior.clips * (clip + FRAMES_PER_CLIP) if prior else 0)
-    return kept * area * int(vae.get("z_dim", 16)) * 4
+    return kept * area * spec.latent_channels * 4
 
 
 def _forwards(config: RunConfig, choice: MethodChoice, spec: FamilySpec, stages: Sequence[StageSpec]) -> dict[str, int]:

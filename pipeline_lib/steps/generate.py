@@ -161,8 +161,8 @@ def personalised(context: StepContext, stage: ArtifactRef | None, strengths: Sam
         yield
         return
     folder = context.store.folder(stage)
-    (_, denoiser), *_ = context.base.experts()
-    adapter = Adapter.from_triple(denoiser, LoraTriple.load(folder / TRIPLE_FILE))
+    denoisers = [denoiser for _, denoiser in context.base.experts()]
+    adapter = Adapter.from_triple(denoisers, LoraTriple.load(folder / TRIPLE_FILE))
     try:
         adapter.set_strengths(strengths.identity_strength, strengths.motion_strength)
         with companions(context, folder, strengths.identity_strength):

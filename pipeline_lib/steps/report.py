@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_lib.generation.sample import asked_num_frames
+from pipeline_lib.generation.sample import asked_num_frames, low_noise_guidance
 from pipeline_lib.media.sheet import contact_sheet
 from pipeline_lib.models.concept import Companions, read_concept
 from pipeline_lib.records import ArtifactRef, StepRecord
@@ -76,6 +76,7 @@ def _report_inputs(context: StepContext, plan: RunPlan, inputs: dict[str, Artifa
         notes=(*plan.notes, *_input_notes(context, inputs)),
         base_source=str(named.folder) if named else plan.base,
         call=_stock_call(context),
+        loras=tuple(sorted(file.name for file in folder.glob("lora*.safetensors"))),
         in_comfy=named is None,  # the bases with a name of ours are ours
         learned_words=Companions.load(folder) != Companions(),
     )
@@ -101,6 +102,7 @@ def _stock_call(context: StepContext) -> dict[str, float]:
         "width": settings.width,
         "num_inference_steps": settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale,
+        **low_noise_guidance(context.base.spec, settings),
     }
 
 

@@ -215,7 +215,7 @@ class RunFolder:
             run_id=record.run_id,
             run_dir=str(self.path),
             report=str(self.path / REPORT_FILE),
-            lora=str(self.path / "concept" / "lora.safetensors"),
+            lora=str(min((self.path / "concept").glob("lora*.safetensors"))),  # of two experts, the high-noise one's
             concept=str(self.path / "concept"),
             found=all(step.found for step in record.steps.values()),
             seconds={name: step.seconds for name, step in record.steps.items()},

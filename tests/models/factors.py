@@ -20,7 +20,7 @@ def random_triple(
 
     layers = {}
     for path, module in denoiser.named_modules():
-        if isinstance(module, nn.Linear) and path.endswith(tuple(f".{target}" for target in targets)):
+        if isinstance(module, nn.Linear) and f".{path}".endswith(tuple(f".{target}" for target in targets)):
             up, down = (module.out_features, rank), (rank, module.in_features)
             shared, mixed = (up, down) if basis == "output" else (down, up)
             layers[path] = LayerFactors(factor(*shared), factor(*mixed), factor(*mixed) if residual else None)

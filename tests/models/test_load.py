@@ -92,8 +92,8 @@ def test_a_wrong_card_is_named(own_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
-        ("model_index.json", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "two experts"),
-        ("model_index.json", {"expand_timesteps": True}, "timestep per token"),
+        ("model_index.json", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "no transformer_2"),
+        ("model_index.json", {"boundary_ratio": 0.875}, "no transformer_2"),
         ("model_index.json", {"vae": [None, None]}, "no vae"),
         ("transformer/config.json", {"image_dim": 8}, "image"),
         ("transformer/config.json", {"in_channels": 36}, "image"),

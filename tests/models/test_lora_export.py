@@ -206,6 +206,6 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_other_families_and_layers_have_no_names(base: WanBase, tmp_path: Path) -> None:
     triple = random_triple(base.transformer, base.spec.lora_targets)
     with pytest.raises(InputError, match="family"):
-        write_lora(triple, tmp_path / "lora.safetensors", family="cogvideox", provenance={})
+        write_lora(triple, tmp_path / "lora.safetensors", family="mochi", provenance={})
     with pytest.raises(InputError, match="proj_out"):
         WAN_NAMES.original_name("proj_out")

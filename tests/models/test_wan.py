@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.diffusers_base import HIDDEN_SENTINEL
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.tiny import tiny_wan
-from pipeline_lib.models.wan import HIDDEN_SENTINEL, WanBase
+from pipeline_lib.models.wan import WanBase
 
 PROMPT = "a red dog running on the beach"
 

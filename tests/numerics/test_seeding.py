@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline_lib.seeding import derived_seed, generator
+from pipeline_lib.seeding import derived_seed, generator, seeded_globally
 
 
 def test_the_same_counters_give_the_same_bits_in_any_order():
@@ -26,3 +26,13 @@ def test_counters_do_not_run_into_each_other():
 def test_the_known_value_stays():
     """A change here changes every run ever made."""
     assert derived_seed(0, "noise", 0, 0) == 8047495680376908441
+
+
+def test_global_draws_are_seeded_inside_and_as_they_were_afterwards():
+    state = torch.get_rng_state()
+    draws = []
+    for seed in (0, 0, 1):
+        with seeded_globally(torch.device("cpu"), seed, "decode"):
+            draws.append(torch.randn(3))
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert torch.equal(torch.get_rng_state(), state)

@@ -25,8 +25,9 @@ def moving_square(num_frames: int, seed: int = 0) -> np.ndarray:
 
 
 def clip_of(frames: np.ndarray, kind: str = "video") -> Clip:
+    count, height, width, _ = frames.shape
     record = ClipRecord(
-        name="square", kind=kind, sources=(), height=32, width=32, num_frames=len(frames), frames_per_second=8
+        name="square", kind=kind, sources=(), height=height, width=width, num_frames=count, frames_per_second=8
     )
     return Clip(frames, record)
 

@@ -1,0 +1,88 @@
+"""Frozen blocks that live on the host and visit the device one at a time.
+
+The base never changes, so nothing is ever copied back. A block comes when its forward pass begins, and again when its
+backward pass begins; whoever was there before it leaves then, not earlier: with recomputation a block's second forward
+pass runs inside its backward pass, and both need the weights. Copies are queued on the stream that computes, from
+pinned memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SwappedBlocks:
+    """Keeps the frozen parameters of some blocks on the host until they are needed; adapters stay on the device.
+
+    Parameters that learn are left where they are, so adapters may be put on before or after. The arithmetic is
+    untouched: the same kernels on the same device, bit for bit.
+
+    Args:
+        blocks: the repeated blocks of a denoiser, in the order of the forward pass.
+        device: where they compute.
+        visiting: how many of the swapped blocks may be on the device at once.
+
+    Attributes:
+        arrivals: how often a block was copied to the device, ever.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, visiting: int = 1) -> None:
+        self._device, self._visiting = device, max(1, visiting)
+        self._host = [_frozen_on_host(block, device) for block in blocks]
+        self._present: list[int] = []
+        self.arrivals = 0
+        self._handles: list[Any] = []
+        for index, block in enumerate(blocks):
+            self._handles.append(block.register_forward_pre_hook(self._arriving(index)))
+            self._handles.append(block.register_full_backward_pre_hook(self._arriving(index)))
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Numbers of the blocks that are on the device, the longest there first."""
+        return tuple(self._present)
+
+    def remove(self) -> None:
+        """Brings every block back to the device, for good."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for index in range(len(self._host)):
+            if index not in self._present:
+                self._bring(index)
+
+    def _arriving(self, index: int) -> Any:
+        def hook(_block: nn.Module, _values: object) -> None:
+            if index in self._present:
+                return
+            while len(self._present) >= self._visiting:
+                self._send_away(self._present.pop(0))
+            self._bring(index)
+            self._present.append(index)
+
+        return hook
+
+    def _bring(self, index: int) -> None:
+        self.arrivals += 1
+        for parameter, host in self._host[index]:
+            parameter.data = host.to(self._device, non_blocking=True)
+
+    def _send_away(self, index: int) -> None:
+        for parameter, host in self._host[index]:
+            parameter.data = host
+
+
+def _frozen_on_host(block: nn.Module, device: torch.device) -> list[tuple[nn.Parameter, Tensor]]:
+    """The block's frozen parameters with their copies on the host, which they hold from now on."""
+    pairs = []
+    for parameter in block.parameters():
+        if parameter.requires_grad:
+            continue
+        host = parameter.data.to("cpu")
+        host = host.pin_memory() if device.type == "cuda" else host
+        parameter.data = host
+        pairs.append((parameter, host))
+    return pairs

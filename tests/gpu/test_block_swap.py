@@ -1,0 +1,27 @@
+"""On a GPU: blocks that visit it leave it again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline_lib.models.block_swap import SwappedBlocks
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def test_weights_leave_the_gpu() -> None:
+    device = torch.device("cuda")
+    blocks = [nn.Linear(1024, 1024, bias=False, device=device).requires_grad_(False) for _ in range(8)]
+    hidden = torch.randn(4, 1024, device=device, requires_grad=True)
+    expected = hidden
+    for block in blocks:
+        expected = block(expected)
+    before = torch.cuda.memory_allocated()
+    SwappedBlocks(blocks, device)
+    found = hidden
+    for block in blocks:
+        found = block(found)
+    assert torch.equal(found, expected)
+    assert torch.cuda.memory_allocated() < before - 6 * 4 * 1024**2
