@@ -198,10 +198,15 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
     """
     import torch
 
+    from pipeline_lib.models.economy import Economy
     from pipeline_lib.models.load import load_base
 
     revision = config.base.revision or None
-    return load_base(base_source(config), device=device, dtype=getattr(torch, dtype), revision=revision)
+    training = config.training
+    economy = Economy(storage=training.storage, swapped_blocks=training.swapped_blocks, compiled=training.compile)
+    return load_base(
+        base_source(config), device=device, dtype=getattr(torch, dtype), revision=revision, economy=economy
+    )
 
 
 def encoder_folder(config: RunConfig) -> Path | None:

@@ -71,7 +71,7 @@ class MethodSection(Section):
 
 
 class TrainingSection(Section):
-    """Where and how training runs; none of it changes what is learned beyond rounding."""
+    """Where and how training runs; only fp8 storage changes what is learned beyond rounding."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -79,6 +79,13 @@ class TrainingSection(Section):
     )
     micro_batch: int = Field(default=0, ge=0, description="samples per forward pass; 0: the whole batch at once")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    storage: Literal["full", "fp8"] = Field(
+        default="full", description="of the frozen denoiser's weights; fp8: a half of bfloat16's memory, slower steps"
+    )
+    swapped_blocks: int = Field(
+        default=0, ge=0, description="blocks of the denoiser that stay in host memory and visit the device in turn"
+    )
+    compile: bool = Field(default=False, description="compile the denoiser's blocks: a slow start, faster steps")
     checkpoint_every: int = Field(default=50, gt=0, description="optimizer steps between checkpoints")
     preview_every: int = Field(default=0, ge=0, description="optimizer steps between preview videos; 0: none")
 

@@ -72,14 +72,26 @@ def list_bases(*, as_json: bool) -> None:
     from pipeline_lib.registry import BASES, method_names
 
     named = [{"base": name, **_base_facts(base.folder), "where": str(base.folder)} for name, base in BASES.items()]
-    families = [{"family": family.name, "examples": ", ".join(family.examples)} for family in FAMILIES.values()]
+    families = [
+        {
+            "family": family.name,
+            "examples": family.examples,
+            "sizes": family.sizes,
+            "licence": family.licence,
+        }
+        for family in FAMILIES.values()
+    ]
     if as_json:
         put_json({"bases": named, "families": families, "methods": method_names()})
         return
     put_table(named)
     put()
-    put_table(families)
-    put()
+    for family in FAMILIES.values():
+        put(f"{family.name}: {family.licence}")
+        put(f"  {family.sizes}")
+        for example in family.examples:
+            put(f"  {example}")
+        put()
     put(f"methods: {', '.join(method_names())}")
 
 

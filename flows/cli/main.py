@@ -156,7 +156,9 @@ def generate(
 @app.command()
 def export(
     name: Run,
-    form: Annotated[str, typer.Option("--format", help="lora (one file), or concept (a folder).")] = "lora",
+    form: Annotated[
+        str, typer.Option("--format", help="diffusers or comfyui (a file), peft or concept (a folder).")
+    ] = "diffusers",
     identity: Strength = None,
     motion: Strength = None,
     out: Annotated[Path | None, typer.Option(help="The file or folder.")] = None,

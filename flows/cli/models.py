@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.concept import Concept
     from pipeline_lib.records import ConceptRecord, Prompt
 
+FORMATS = ("diffusers", "comfyui", "peft", "concept")
 Strengths = tuple[float | None, float | None]
 
 
@@ -113,7 +114,7 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
 
     Args:
         name: of a run, or a concept folder.
-        form: "lora" or "concept".
+        form: "diffusers", "comfyui", "peft" or "concept".
         strengths: (identity, motion); None as recorded.
         out: file or folder; beside the caller when None.
         as_json: print an object.
@@ -121,34 +122,53 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
     Raises:
         InputError: an unknown format, or something is in the way.
     """
-    if form not in ("lora", "concept"):
-        raise InputError(f"unknown format {form!r}", expected="lora (diffusers and ComfyUI) or concept (a folder)")
+    if form not in FORMATS:
+        raise InputError(f"unknown format {form!r}", expected=", ".join(FORMATS))
     folder = _concept_folder(name)  # before the import, which takes seconds
-    from pipeline_lib.models.concept import LORA_FILE, read_concept, save_concept
+    from pipeline_lib.models.concept import read_concept
     from pipeline_lib.models.lora_export import lora_files
 
     concept = read_concept(folder)
     _warn_of_idle_motion(concept, strengths[1])
     record = _at(concept.record, strengths)
-    target = out or Path(f"{record.name}.safetensors" if form == "lora" else record.name)
-    if form == "lora" and target.suffix != ".safetensors":
+    one_file = form in ("diffusers", "comfyui")
+    target = out or Path(f"{record.name}.safetensors" if one_file else record.name)
+    if one_file and target.suffix != ".safetensors":
         raise InputError(f"{target} cannot be a LoRA", expected="a name that ends in .safetensors")
-    targets = list(lora_files(concept.triple, target).values()) if form == "lora" else [target]
+    targets = [target] if form == "concept" else list(lora_files(concept.triple, target).values())
     if there := [path for path in targets if path.exists()]:
         raise InputError(f"{there[0]} is there already", fix="name another one with --out")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
-        made = save_concept(
-            Path(scratch) / "concept", record, concept.triple, concept.tokens, concept.self_conditioning
-        )
-        files = lora_files(concept.triple, made / LORA_FILE).values() if form == "lora" else [made]
-        for file, wanted in zip(files, targets, strict=True):
-            shutil.move(file, wanted)
+        for made, wanted in zip(_written(concept, record, form, Path(scratch) / target.name), targets, strict=True):
+            shutil.move(made, wanted)
     if as_json:
         put_json({"path": str(targets[0]), "format": form, "trigger": record.trigger})
     else:
         words = record.wording.fill("{subject}")
         put(f"{' and '.join(map(str, targets))}: say {words!r} in the prompt")
+
+
+def _written(concept: Concept, record: ConceptRecord, form: str, path: Path) -> list[Path]:
+    """What a format consists of, written to a path or beside it."""
+    from pipeline_lib.models.concept import provenance, save_concept
+    from pipeline_lib.models.lora_export import lora_files, write_comfy_lora, write_lora, write_peft
+
+    if form == "concept":
+        return [save_concept(path, record, concept.triple, concept.tokens, concept.self_conditioning)]
+    identity, motion = record.identity_strength, record.motion_strength
+    if form == "peft":
+        return write_peft(concept.triple, path, identity=identity, motion=motion)
+    write = write_comfy_lora if form == "comfyui" else write_lora
+    write(
+        concept.triple,
+        path,
+        family=record.family,
+        identity=identity,
+        motion=motion,
+        provenance=provenance(record),
+    )
+    return list(lora_files(concept.triple, path).values())
 
 
 def _concept_folder(name: str) -> Path:

@@ -19,6 +19,8 @@ from pipeline_lib.records import FrameRules
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from pipeline_lib.models.economy import Economy
+
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec:
@@ -106,6 +108,9 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
 
 class BaseModel(Protocol):
     """One loaded video model. Latents are always normalised, channels-first (batch, c, t, h, w)."""
+
+    economy: Economy
+    """How the denoiser is kept; changed before it is loaded."""
 
     @property
     def spec(self) -> FamilySpec:

@@ -8,7 +8,7 @@ import torch
 from diffusers import CogVideoXPipeline
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline_lib.models.base import Conditioning
 from pipeline_lib.models.cogvideox_schedule import DiffusionSchedule
@@ -55,10 +55,6 @@ class CogVideoXBase(DiffusersBase):
             return_dict=False,
         )[0]
         return self.schedule.velocity(rescaled, prediction.float().transpose(1, 2), timestep).to(noisy.dtype)
-
-    def blocks(self) -> Sequence[nn.Module]:
-        """The repeated transformer blocks, in order."""
-        return list(self.transformer.transformer_blocks)
 
     def pipeline(self) -> CogVideoXPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""

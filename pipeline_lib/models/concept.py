@@ -111,15 +111,15 @@ def save_concept(
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    provenance = _provenance(record)
-    triple.save(folder / TRIPLE_FILE, provenance)
+    origin = provenance(record)
+    triple.save(folder / TRIPLE_FILE, origin)
     write_lora(
         triple,
         folder / LORA_FILE,
         family=record.family,
         identity=record.identity_strength,
         motion=record.motion_strength,
-        provenance=provenance,
+        provenance=origin,
     )
     if tokens is not None:
         tokens.save(folder / TOKENS_FILE)
@@ -231,7 +231,8 @@ def _adapter_name(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-def _provenance(record: ConceptRecord) -> dict[str, str]:
+def provenance(record: ConceptRecord) -> dict[str, str]:
+    """What a file made from a concept tells of where it came from."""
     named = (
         "name",
         "method",

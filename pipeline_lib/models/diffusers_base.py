@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline_lib.errors import InputError, ResourceError
 from pipeline_lib.models.attachment import Attachment
 from pipeline_lib.models.base import Conditioning, FamilySpec
+from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.folder import PipelineFolder
 from pipeline_lib.models.learned_tokens import put_at_input
 from pipeline_lib.models.prompt_tokens import OwnTokens
@@ -41,11 +42,14 @@ class DiffusersBase(ABC):
 
     Attributes:
         encoder_calls: how often a text encoder ran or a video was encoded, ever.
+        economy: how denoisers are kept; takes effect when one is loaded.
         ENCODERS: parts that :meth:`free_encoders` drops.
+        BLOCK_LISTS: names of a denoiser's lists of repeated blocks, in the order of the forward pass.
         VAE_DTYPE: of the autoencoder; None: that of the denoiser.
     """
 
     ENCODERS: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
+    BLOCK_LISTS: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     VAE_DTYPE: ClassVar[torch.dtype | None] = None
 
     def __init__(
@@ -56,6 +60,7 @@ class DiffusersBase(ABC):
         self._parts: dict[str, Any] = {}
         self._embedding_rms: float | None = None
         self.encoder_calls = 0
+        self.economy = Economy()
 
     @property
     def spec(self) -> FamilySpec:
@@ -166,6 +171,10 @@ class DiffusersBase(ABC):
             raise InputError(f"the tokenizer of {self._source} does not know {word}")
         return word
 
+    def blocks(self) -> Sequence[nn.Module]:
+        """The repeated blocks, in order; those of one expert after those of the other."""
+        return [block for _, denoiser in self.experts() for block in self._blocks_of(denoiser)]
+
     def experts(self) -> Sequence[tuple[tuple[float, float], nn.Module]]:
         """The one denoiser, over all sigmas."""
         return [((0.0, 1.0), self.transformer)]
@@ -183,6 +192,9 @@ class DiffusersBase(ABC):
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _blocks_of(self, denoiser: nn.Module) -> list[nn.Module]:
+        return [block for name in self.BLOCK_LISTS for block in denoiser.get_submodule(name).children()]
 
     @abstractmethod
     def _encode_clip(self, pixels: Tensor) -> Tensor:
@@ -254,10 +266,15 @@ class DiffusersBase(ABC):
         if name not in self._parts:
             option = "torch_dtype" if self._folder.parts[name][0] == "diffusers" else "dtype"
             module: nn.Module = self._folder.load(name, **{option: dtype})
+            module.eval().requires_grad_(False)
             try:
-                self._parts[name] = module.to(self._device).eval().requires_grad_(False)
+                if name.startswith("transformer"):
+                    self.economy.settle(module, self._blocks_of(module), self._device, dtype)
+                else:
+                    module.to(self._device)
             except torch.OutOfMemoryError as error:
                 raise ResourceError(f"the {name} of {self._source} does not fit on {self._device}: {error}") from error
+            self._parts[name] = module
         return self._parts[name]
 
     def _count_call(self, _module: nn.Module, _inputs: object) -> None:

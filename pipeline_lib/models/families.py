@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.folder import PipelineFolder
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Loader = Callable[[PipelineFolder, str, torch.device, torch.dtype], BaseModel]
 
 
+Reader = Literal["diffusers", "comfyui"]
+"""Who is to read a LoRA file."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of video models.
@@ -26,15 +30,25 @@ class Family:
         name: registry name.
         pipeline_classes: the diffusers pipeline classes whose folders it reads.
         examples: hub ids, for messages.
+        sizes: the published checkpoints' rules and defaults, for people.
+        licence: of the published weights, for people.
         load: makes the base of a folder: (folder, source, device, dtype).
-        lora_names: gives the names of its LoRA files.
+        lora_names: gives the names of its LoRA files, which diffusers reads.
+        comfy_names: gives those of files for ComfyUI, where no file serves both readers.
     """
 
     name: str
     pipeline_classes: tuple[str, ...]
     examples: tuple[str, ...]
+    sizes: str
+    licence: str
     load: Loader
     lora_names: Callable[[], LoraNames]
+    comfy_names: Callable[[], LoraNames] | None = None
+
+    def names_for(self, reader: Reader) -> LoraNames:
+        """What a LoRA file for one reader calls its layers."""
+        return self.comfy_names() if reader == "comfyui" and self.comfy_names else self.lora_names()
 
 
 def _load_wan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
@@ -76,6 +90,12 @@ def _cogvideox_names() -> LoraNames:
     return COGVIDEOX_NAMES
 
 
+def _cogvideox_comfy_names() -> LoraNames:
+    from pipeline_lib.models.cogvideox_lora import COGVIDEOX_COMFY_NAMES
+
+    return COGVIDEOX_COMFY_NAMES
+
+
 def _load_hunyuan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
     from pipeline_lib.models.hunyuan import HunyuanBase
 
@@ -98,6 +118,11 @@ FAMILIES: dict[str, Family] = {
             "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
             "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
         ),
+        sizes=(
+            "sides multiples of 16 (5B: 32), 1 + 4k frames; "
+            "832×480, 81 frames, 16 fps (5B: 1280×704, 121 frames, 24 fps)"
+        ),
+        licence="Apache-2.0",
         load=_load_wan,
         lora_names=_wan_names,
     ),
@@ -105,6 +130,8 @@ FAMILIES: dict[str, Family] = {
         name="ltx",
         pipeline_classes=("LTXPipeline",),
         examples=("Lightricks/LTX-Video",),
+        sizes="sides multiples of 32, 1 + 8k frames; 704×512, 161 frames, 25 fps",
+        licence="Lightricks' own, not the same for all versions: see the model's card",
         load=_load_ltx,
         lora_names=_ltx_names,
     ),
@@ -112,13 +139,18 @@ FAMILIES: dict[str, Family] = {
         name="cogvideox",
         pipeline_classes=("CogVideoXPipeline",),
         examples=("THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b"),
+        sizes="sides multiples of 16, 1 + 8k frames; 720×480, 49 frames, 8 fps",
+        licence="2b: Apache-2.0; 5b: CogVideoX licence",
         load=_load_cogvideox,
         lora_names=_cogvideox_names,
+        comfy_names=_cogvideox_comfy_names,
     ),
     "hunyuan": Family(
         name="hunyuan",
         pipeline_classes=("HunyuanVideoPipeline",),
         examples=("hunyuanvideo-community/HunyuanVideo",),
+        sizes="sides multiples of 16, 1 + 4k frames; 1280×720, 129 frames, 24 fps",
+        licence="Tencent Hunyuan Community License",
         load=_load_hunyuan,
         lora_names=_hunyuan_names,
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import HunyuanVideoPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline_lib.models.base import Conditioning
 from pipeline_lib.models.diffusers_base import HIDDEN_SENTINEL, DiffusersBase
@@ -52,6 +52,7 @@ class HunyuanBase(DiffusersBase):
     """
 
     ENCODERS = ("vae", "text_encoder", "text_encoder_2")
+    BLOCK_LISTS = ("transformer_blocks", "single_transformer_blocks")
 
     def __init__(self, folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> None:
         check_variant(folder)
@@ -77,10 +78,6 @@ class HunyuanBase(DiffusersBase):
             return_dict=False,
         )[0]
         return velocity.to(noisy.dtype)
-
-    def blocks(self) -> Sequence[nn.Module]:
-        """Double blocks, then single blocks."""
-        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
 
     def pipeline(self) -> HunyuanVideoPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""

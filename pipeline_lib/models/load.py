@@ -9,6 +9,7 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import BaseModel
+from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.families import family_of
 from pipeline_lib.models.folder import CARD_NAME, PipelineFolder
 
@@ -21,6 +22,7 @@ def load_base(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
+    economy: Economy | None = None,
 ) -> BaseModel:
     """Loads a base model; weights are read when they are first used.
 
@@ -29,6 +31,7 @@ def load_base(
         device: where it runs.
         dtype: of the transformer and the text encoder.
         revision: branch, tag or commit of a hub id.
+        economy: how the denoiser is kept; None: whole, on the device, as it is.
 
     Returns:
         The base.
@@ -38,7 +41,9 @@ def load_base(
     """
     place = _usable_device(device)
     folder = PipelineFolder(_local_folder(source, revision))
-    return family_of(folder).load(folder, source, place, dtype)
+    base = family_of(folder).load(folder, source, place, dtype)
+    base.economy = economy or Economy()
+    return base
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.families import family_named
+from pipeline_lib.models.families import Reader, family_named
 from pipeline_lib.models.triple import SECOND_EXPERT, LoraTriple
 from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
@@ -31,7 +32,9 @@ class LoraFile:
     provenance: Mapping[str, str]
 
 
-def lora_tensors(triple: LoraTriple, *, family: str, identity: float = 1.0, motion: float = 1.0) -> dict[str, Tensor]:
+def lora_tensors(
+    triple: LoraTriple, *, family: str, identity: float = 1.0, motion: float = 1.0, reader: Reader = "diffusers"
+) -> dict[str, Tensor]:
     """The tensors of an export, by key, float32.
 
     Args:
@@ -39,6 +42,7 @@ def lora_tensors(triple: LoraTriple, *, family: str, identity: float = 1.0, moti
         family: of the base, e.g. "wan".
         identity: strength of the coefficients.
         motion: strength of the motion residual.
+        reader: whom the names are for; most families' files serve both.
 
     Returns:
         Key to tensor, ready for `load_lora_weights` or a file.
@@ -49,7 +53,7 @@ def lora_tensors(triple: LoraTriple, *, family: str, identity: float = 1.0, moti
     layers = {path: (down.float(), up.float()) for path, (down, up) in triple.merged(identity, motion).items()}
     if not layers:
         raise InputError("there is no trained layer to export")
-    tensors = family_named(family).lora_names().write(layers)
+    tensors = family_named(family).names_for(reader).write(layers)
     return {key: tensor.contiguous() for key, tensor in tensors.items()}
 
 
@@ -75,14 +79,72 @@ def write_lora(
     Returns:
         The path; of two, the high-noise expert's.
     """
-    facts = {"family": family, "identity_strength": identity, "motion_strength": motion, "rank": triple.rank}
+    facts = {"family": family, "identity_strength": identity, "motion_strength": motion}
+    return _write(triple, path, "diffusers", {**provenance, **facts})
+
+
+def write_comfy_lora(
+    triple: LoraTriple,
+    path: Path,
+    *,
+    family: str,
+    identity: float = 1.0,
+    motion: float = 1.0,
+    provenance: Mapping[str, object],
+) -> Path:
+    """As :func:`write_lora`, for ComfyUI: the same file for families whose names both readers know."""
+    facts = {"family": family, "identity_strength": identity, "motion_strength": motion}
+    return _write(triple, path, "comfyui", {**provenance, **facts})
+
+
+def _write(triple: LoraTriple, path: Path, reader: Reader, facts: Mapping[str, Any]) -> Path:
     parts, files = triple.by_expert() or {"": triple}, lora_files(triple, path)
     for prefix, file in files.items():
-        tensors = lora_tensors(parts[prefix], family=family, identity=identity, motion=motion)
+        tensors = lora_tensors(
+            parts[prefix],
+            family=facts["family"],
+            identity=facts["identity_strength"],
+            motion=facts["motion_strength"],
+            reader=reader,
+        )
         expert = {"expert": _EXPERTS[prefix]} if len(files) > 1 else {}
-        header = {f"{PROVENANCE_PREFIX}{name}": str(value) for name, value in {**provenance, **facts, **expert}.items()}
-        save_tensors(file, tensors, {"format": "pt", **header})
+        told = {**facts, "rank": triple.rank, **expert}
+        save_tensors(
+            file,
+            tensors,
+            {"format": "pt", **{f"{PROVENANCE_PREFIX}{name}": str(value) for name, value in told.items()}},
+        )
     return files[""]
+
+
+def write_peft(triple: LoraTriple, folder: Path, *, identity: float = 1.0, motion: float = 1.0) -> list[Path]:
+    """Writes PEFT's own format, which `PeftModel.from_pretrained(denoiser, folder)` reads.
+
+    Args:
+        triple: the trained factors.
+        folder: made when missing; for a base with two experts its name gets their endings, see :func:`lora_files`.
+        identity: strength of the coefficients, baked in.
+        motion: strength of the motion residual, baked in.
+
+    Returns:
+        The folders: one, or the high-noise expert's and the other's.
+    """
+    from peft import LoraConfig  # late: it imports torch and transformers
+
+    parts, folders = triple.by_expert() or {"": triple}, lora_files(triple, folder)
+    for prefix, place in folders.items():
+        tensors: dict[str, Tensor] = {}
+        layers = parts[prefix].merged(identity, motion)
+        for path, (down, up) in layers.items():
+            name = f"base_model.model.{path}"
+            tensors |= {f"{name}.lora_A.weight": down.float(), f"{name}.lora_B.weight": up.float()}
+        place.mkdir(parents=True, exist_ok=True)
+        settings = LoraConfig(
+            r=triple.rank, lora_alpha=triple.rank, target_modules=sorted(layers), lora_dropout=0.0, inference_mode=True
+        )
+        settings.save_pretrained(str(place))
+        save_tensors(place / "adapter_model.safetensors", tensors, {"format": "pt"})
+    return list(folders.values())
 
 
 def lora_files(triple: LoraTriple, path: Path) -> dict[str, Path]:

@@ -96,7 +96,7 @@ def import_lora(path: Path, family: str, denoiser: nn.Module) -> LoraFile:
             anything that does not fit the base.
     """
     tensors, header = open_lora_file(path)
-    names = family_named(family).lora_names()
+    names = family_named(family).names_for("comfyui")
     native = {key.removesuffix(DOWN) for key in names.comfy_keys(denoiser) if key.endswith(DOWN)}
     aliases = dict(_aliases(denoiser, native))
     scaling = _scaling(header, path)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import LTXPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline_lib.models.base import Conditioning
 from pipeline_lib.models.diffusers_base import DiffusersBase
@@ -63,10 +63,6 @@ class LTXBase(DiffusersBase):
         )[0]
         velocity: Tensor = packed.transpose(1, 2).unflatten(2, grid).to(noisy.dtype)
         return velocity
-
-    def blocks(self) -> Sequence[nn.Module]:
-        """The repeated transformer blocks, in order."""
-        return list(self.transformer.transformer_blocks)
 
     def pipeline(self) -> LTXPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""

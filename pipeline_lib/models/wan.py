@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline_lib.models.base import Conditioning
 from pipeline_lib.models.diffusers_base import DiffusersBase
@@ -38,6 +38,7 @@ class WanBase(DiffusersBase):
         InputError: a variant that is not text-to-video, or configs that contradict each other.
     """
 
+    BLOCK_LISTS = ("blocks",)
     VAE_DTYPE = torch.float32
 
     def __init__(self, folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -73,10 +74,6 @@ class WanBase(DiffusersBase):
         lengths = conditioning.tensors["length"].to(self._device)
         timestep = sigma.to(self._device, torch.float32) * self._scheduler.config.num_train_timesteps
         return self._denoise(noisy.to(self._device, self._dtype), timestep, text, lengths).to(noisy.dtype)
-
-    def blocks(self) -> Sequence[nn.Module]:
-        """The repeated transformer blocks, in order."""
-        return list(self.transformer.blocks)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recomputes each block's activations in the backward pass, or not."""

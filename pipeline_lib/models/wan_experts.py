@@ -45,10 +45,6 @@ class WanExperts(WanBase):
             self._low_noise_padding = self._collapsed("transformer_2")
         return self._low_noise_padding
 
-    def blocks(self) -> Sequence[nn.Module]:
-        """Those of the high-noise expert, then those of the other."""
-        return [*self.transformer.blocks, *self.low_noise_transformer.blocks]
-
     def experts(self) -> Sequence[tuple[tuple[float, float], nn.Module]]:
         """The high-noise expert first."""
         ratio = self.boundary_ratio

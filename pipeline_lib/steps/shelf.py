@@ -44,7 +44,8 @@ class ModelShelf:
             The base, its weights not yet read.
         """
         device, dtype = resolve_device(config.training)
-        wanted = (config.base.source, config.base.revision, device, dtype)
+        kept = (config.training.storage, config.training.swapped_blocks, config.training.compile)
+        wanted = (config.base.source, config.base.revision, device, dtype, *map(str, kept))
         if self._base is None or self._base[0] != wanted:
             self.clear()
             if device != "cpu":

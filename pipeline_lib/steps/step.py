@@ -97,10 +97,10 @@ class StepContext:
 
     def base_facts(self) -> dict[str, str]:
         """The base's part of every key: weights, dtype, kind of device, seed."""
-        base = self.base
+        base, storage = self.base, self.base.economy.storage
         return {
             "base": base.digest,
-            "dtype": str(base.dtype).removeprefix("torch."),
+            "dtype": str(base.dtype).removeprefix("torch.") + ("" if storage == "full" else f" in {storage}"),
             "device": base.device.type,
             "seed": str(self.config.seed),
         }

@@ -162,7 +162,7 @@ def test_runs_are_listed_shown_and_resumed(command_run: CommandRun) -> None:
 def test_export_and_generate(command_run: CommandRun, tmp_path: Path) -> None:
     name = command_run.result["run_id"]
     code, output, errors = command(
-        ["export", name, "--format", "lora", "--motion", "0", "--out", str(tmp_path / "a.safetensors"), "--json"]
+        ["export", name, "--format", "diffusers", "--motion", "0", "--out", str(tmp_path / "a.safetensors"), "--json"]
     )
     assert code == 0, errors
     assert json.loads(output)["trigger"].endswith("dog")

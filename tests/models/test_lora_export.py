@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import WanPipeline
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.lora_export import read_lora, write_lora
+from pipeline_lib.models.lora_export import read_lora, write_lora, write_peft
+from pipeline_lib.models.lora_import import import_lora
 from pipeline_lib.models.triple import Basis
 from pipeline_lib.models.wan import WanBase
 from pipeline_lib.models.wan_lora import WAN_NAMES
@@ -193,6 +195,21 @@ def test_pickles_are_refused_unopened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(InputError, match="pickle"):
         read_lora(tmp_path / name, "wan")
+
+
+@pytest.mark.parametrize("basis", ["output", "input"])
+@torch.no_grad()
+def test_peft_reads_its_own_format(tiny_folder: Path, base: WanBase, tmp_path: Path, basis: Basis) -> None:
+    triple = random_triple(base.transformer, base.spec.lora_targets, basis=basis)
+    (folder,) = write_peft(triple, tmp_path / "dog", identity=0.6, motion=1.4)
+    noisy, timestep, text = torch.randn(1, 16, 2, 4, 4), torch.tensor([500.0]), torch.randn(1, 512, 24)
+    merged = stock(tiny_folder).transformer
+    merge_by_hand(merged, triple, 0.6, 1.4)
+    expected = merged(noisy, timestep, text, return_dict=False)[0]
+    loaded: Any = PeftModel.from_pretrained(stock(tiny_folder).transformer, folder)
+    torch.testing.assert_close(loaded(noisy, timestep, text, return_dict=False)[0], expected, atol=1e-5, rtol=0)
+    layers = import_lora(folder / "adapter_model.safetensors", "wan", base.transformer).layers
+    assert set(layers) == set(triple.layers)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -204,3 +204,11 @@ def test_a_run_that_ends_early_says_so(
     record = RunFolder(state, run_identity(config)).record()
     assert record is not None
     assert (record.status, record.error) == (status, "the reason")
+
+
+def test_only_what_changes_a_result_is_in_its_key(finished: Finished) -> None:
+    def facts(*settings: str) -> dict[str, str]:
+        return context_of(finished, with_settings(finished.config, settings)).base_facts()
+
+    assert facts("training.swapped_blocks=1", "training.compile=true") == facts()
+    assert facts("training.storage=fp8") != facts()

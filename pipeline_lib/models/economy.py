@@ -1,0 +1,58 @@
+"""What makes a large denoiser fit, or a step faster: 8-bit storage, blocks that stay on the host, compiled blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pipeline_lib.models.block_swap import SwappedBlocks
+
+Storage = Literal["full", "fp8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Economy:
+    """How a frozen denoiser is kept and run.
+
+    Attributes:
+        storage: "fp8" keeps the weights in 8 bits and widens each layer's while it computes (diffusers'
+            `enable_layerwise_casting`); what is learned then differs by the error of that rounding.
+        swapped_blocks: so many blocks, the last ones, live on the host and visit the device one at a time.
+        compiled: each block is compiled once and shares its code with its like.
+    """
+
+    storage: Storage = "full"
+    swapped_blocks: int = 0
+    compiled: bool = False
+
+    def settle(self, denoiser: Any, blocks: Sequence[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+        """Brings a denoiser that is on the host to its device, this way.
+
+        Args:
+            denoiser: a diffusers model, all on the host.
+            blocks: its repeated blocks, in the order of the forward pass.
+            device: where it computes.
+            dtype: that it computes in.
+
+        Raises:
+            torch.OutOfMemoryError: what stays on the device does not fit there.
+        """
+        if self.storage == "fp8":
+            denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+        away = list(blocks)[len(blocks) - min(self.swapped_blocks, len(blocks)) :]
+        if away:
+            SwappedBlocks(away, device)
+            swapped = {id(value) for block in away for value in block.parameters()}
+            for value in chain(denoiser.parameters(), denoiser.buffers()):
+                if id(value) not in swapped:
+                    value.data = value.data.to(device)
+        else:
+            denoiser.to(device)
+        if self.compiled:
+            for block in blocks:
+                block.compile()
