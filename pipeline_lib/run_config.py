@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.records import Caption
@@ -88,6 +88,13 @@ class TrainingSection(Section):
     compile: bool = Field(default=False, description="compile the denoiser's blocks: a slow start, faster steps")
     checkpoint_every: int = Field(default=50, gt=0, description="optimizer steps between checkpoints")
     preview_every: int = Field(default=0, ge=0, description="optimizer steps between preview videos; 0: none")
+
+    @model_validator(mode="after")
+    def _saves_memory(self) -> TrainingSection:
+        # Without recomputation the backward pass holds on to every block's full-width copy until it is reached.
+        if (self.storage != "full" or self.swapped_blocks) and not self.gradient_checkpointing:
+            raise ValueError("storage and swapped_blocks save nothing without gradient_checkpointing: true")
+        return self
 
 
 class SamplesSection(Section):

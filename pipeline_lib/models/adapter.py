@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pipeline_lib.errors import InputError, PipelineError
+from pipeline_lib.models.block_swap import compute_device
 from pipeline_lib.models.coefficients import Coefficients
 from pipeline_lib.models.triple import SECOND_EXPERT, Basis, LayerFactors, LoraTriple
 from pipeline_lib.seeding import generator
@@ -295,10 +296,13 @@ def _add_peft_layers(denoiser: Any, rank: int, targets: Sequence[str]) -> None:
         if not hasattr(denoiser, "peft_config"):
             denoiser._hf_peft_config_loaded = False  # set before the layers were looked for; a next try would trip
         raise InputError("the adapter does not fit this base", got=str(error)) from error
+    # PEFT puts the factors beside the weights, which are on the host where blocks are swapped; there, and in half
+    # precision, they could not be trained.
+    device = compute_device(denoiser)
     for name, parameter in denoiser.named_parameters():
         parameter.requires_grad_(f".{ADAPTER_NAME}." in name)
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # small, and AdamW needs the precision
+            parameter.data = parameter.data.to(device, torch.float32)
 
 
 def _copied(factor: Tensor) -> Tensor:

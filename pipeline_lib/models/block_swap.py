@@ -18,8 +18,9 @@ from torch import Tensor, nn
 class SwappedBlocks:
     """Keeps the frozen parameters of some blocks on the host until they are needed; adapters stay on the device.
 
-    Parameters that learn are left where they are, so adapters may be put on before or after. The arithmetic is
-    untouched: the same kernels on the same device, bit for bit.
+    Parameters that learn are left where they are. The arithmetic is untouched: the same kernels on the same device,
+    bit for bit. What a linear layer keeps for its backward pass is a view of the copy that visited, so training saves
+    memory only where the blocks' activations are recomputed.
 
     Args:
         blocks: the repeated blocks of a denoiser, in the order of the forward pass.
@@ -73,6 +74,13 @@ class SwappedBlocks:
     def _send_away(self, index: int) -> None:
         for parameter, host in self._host[index]:
             parameter.data = host
+
+
+def compute_device(denoiser: nn.Module) -> torch.device:
+    """Where a denoiser computes, though blocks of it may be on the host: where its last parameter is that is not."""
+    devices = [parameter.device for parameter in denoiser.parameters()]
+    away = [device for device in devices if device.type != "cpu"]
+    return away[-1] if away else torch.device("cpu")
 
 
 def _frozen_on_host(block: nn.Module, device: torch.device) -> list[tuple[nn.Parameter, Tensor]]:

@@ -8,7 +8,6 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.cogvideox_schedule import DiffusionSchedule
 from pipeline_lib.models.folder import BaseCard, PipelineFolder
-from pipeline_lib.records import FrameRules
 
 TEXT_ROWS = 226  # the stock call's max_sequence_length, which the 2B's position embedding also counts on
 TEMPORAL_FACTOR = 4
@@ -77,24 +76,12 @@ def family_spec(folder: PipelineFolder, schedule: DiffusionSchedule) -> FamilySp
     card = folder.card() or _published_card(transformer, spatial, schedule)
     return FamilySpec(
         name="cogvideox",
-        frame_rules=FrameRules(
-            height=card.height,
-            width=card.width,
-            num_frames=card.num_frames,
-            frames_per_second=card.frames_per_second,
-            size_multiple=spatial * transformer.get("patch_size", 2),
-            frame_multiple=FRAMES_PER_CHUNK,
-        ),
-        sigma_shift=card.sigma_shift,
-        guidance_scale=card.guidance_scale,
-        sampling_steps=card.sampling_steps,
-        negative_prompt=card.negative_prompt,
+        frame_rules=card.rules(spatial * transformer.get("patch_size", 2), FRAMES_PER_CHUNK),
         lora_targets=LORA_TARGETS,
-        licence=card.licence,
         temporal_factor=TEMPORAL_FACTOR,
         spatial_factor=spatial,
         latent_channels=transformer.get("in_channels", 16),
-        self_conditioned=card.self_conditioning,
+        **card.defaults(),
     )
 
 

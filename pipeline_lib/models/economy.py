@@ -12,6 +12,8 @@ from torch import nn
 
 from pipeline_lib.models.block_swap import SwappedBlocks
 
+_KINDS_OF_CALL = 64
+
 Storage = Literal["full", "fp8"]
 
 
@@ -22,7 +24,8 @@ class Economy:
     Attributes:
         storage: "fp8" keeps the weights in 8 bits and widens each layer's while it computes (diffusers'
             `enable_layerwise_casting`); what is learned then differs by the error of that rounding.
-        swapped_blocks: so many blocks, the last ones, live on the host and visit the device one at a time.
+        swapped_blocks: so many blocks of each denoiser, the last ones, live on the host and visit the device one at a
+            time.
         compiled: each block is compiled once and shares its code with its like.
     """
 
@@ -54,5 +57,7 @@ class Economy:
         else:
             denoiser.to(device)
         if self.compiled:
+            # Samples, validation, first and other blocks, both stages: more kinds of call than the default allows for.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS_OF_CALL)
             for block in blocks:
                 block.compile()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
 from pipeline_lib.errors import InputError
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from pipeline_lib.models.base import BaseModel
     from pipeline_lib.models.lora_names import LoraNames
-
-    Loader = Callable[[PipelineFolder, str, torch.device, torch.dtype], BaseModel]
-
 
 Reader = Literal["diffusers", "comfyui"]
 """Who is to read a LoRA file."""
@@ -32,9 +29,9 @@ class Family:
         examples: hub ids, for messages.
         sizes: the published checkpoints' rules and defaults, for people.
         licence: of the published weights, for people.
-        load: makes the base of a folder: (folder, source, device, dtype).
-        lora_names: gives the names of its LoRA files, which diffusers reads.
-        comfy_names: gives those of files for ComfyUI, where no file serves both readers.
+        opener: where the callable stands that makes the base of a folder: (folder, source, device, dtype).
+        lora_names: where the names of its LoRA files stand, which diffusers reads.
+        comfy_names: where those of files for ComfyUI stand; empty where one file serves both readers.
     """
 
     name: str
@@ -42,70 +39,21 @@ class Family:
     examples: tuple[str, ...]
     sizes: str
     licence: str
-    load: Loader
-    lora_names: Callable[[], LoraNames]
-    comfy_names: Callable[[], LoraNames] | None = None
+    opener: str
+    lora_names: str
+    comfy_names: str = ""
+
+    def open(self, folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
+        """The base of a folder; the family's module is imported now: it imports diffusers, which takes seconds."""
+        base: BaseModel = resolve_name(self.opener)(folder, source, device, dtype)
+        return base
 
     def names_for(self, reader: Reader) -> LoraNames:
         """What a LoRA file for one reader calls its layers."""
-        return self.comfy_names() if reader == "comfyui" and self.comfy_names else self.lora_names()
-
-
-def _load_wan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    # Imported late: the family's module imports diffusers, which takes seconds.
-    from pipeline_lib.models.wan import WanBase
-    from pipeline_lib.models.wan_experts import WanExperts
-
-    kind = WanExperts if "transformer_2" in folder.parts else WanBase
-    return kind(folder, source, device, dtype)
-
-
-def _wan_names() -> LoraNames:
-    from pipeline_lib.models.wan_lora import WAN_NAMES
-
-    return WAN_NAMES
-
-
-def _load_ltx(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    from pipeline_lib.models.ltx import LTXBase
-
-    return LTXBase(folder, source, device, dtype)
-
-
-def _ltx_names() -> LoraNames:
-    from pipeline_lib.models.ltx_lora import LTX_NAMES
-
-    return LTX_NAMES
-
-
-def _load_cogvideox(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    from pipeline_lib.models.cogvideox import CogVideoXBase
-
-    return CogVideoXBase(folder, source, device, dtype)
-
-
-def _cogvideox_names() -> LoraNames:
-    from pipeline_lib.models.cogvideox_lora import COGVIDEOX_NAMES
-
-    return COGVIDEOX_NAMES
-
-
-def _cogvideox_comfy_names() -> LoraNames:
-    from pipeline_lib.models.cogvideox_lora import COGVIDEOX_COMFY_NAMES
-
-    return COGVIDEOX_COMFY_NAMES
-
-
-def _load_hunyuan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
-    from pipeline_lib.models.hunyuan import HunyuanBase
-
-    return HunyuanBase(folder, source, device, dtype)
-
-
-def _hunyuan_names() -> LoraNames:
-    from pipeline_lib.models.hunyuan_lora import HUNYUAN_NAMES
-
-    return HUNYUAN_NAMES
+        names: LoraNames = resolve_name(
+            self.comfy_names if reader == "comfyui" and self.comfy_names else self.lora_names
+        )
+        return names
 
 
 FAMILIES: dict[str, Family] = {
@@ -123,8 +71,8 @@ FAMILIES: dict[str, Family] = {
             "832×480, 81 frames, 16 fps (5B: 1280×704, 121 frames, 24 fps)"
         ),
         licence="Apache-2.0",
-        load=_load_wan,
-        lora_names=_wan_names,
+        opener="pipeline_lib.models.wan_experts:open_wan",
+        lora_names="pipeline_lib.models.wan_lora:WAN_NAMES",
     ),
     "ltx": Family(
         name="ltx",
@@ -132,8 +80,8 @@ FAMILIES: dict[str, Family] = {
         examples=("Lightricks/LTX-Video",),
         sizes="sides multiples of 32, 1 + 8k frames; 704×512, 161 frames, 25 fps",
         licence="Lightricks' own, not the same for all versions: see the model's card",
-        load=_load_ltx,
-        lora_names=_ltx_names,
+        opener="pipeline_lib.models.ltx:LTXBase",
+        lora_names="pipeline_lib.models.ltx_lora:LTX_NAMES",
     ),
     "cogvideox": Family(
         name="cogvideox",
@@ -141,9 +89,9 @@ FAMILIES: dict[str, Family] = {
         examples=("THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b"),
         sizes="sides multiples of 16, 1 + 8k frames; 720×480, 49 frames, 8 fps",
         licence="2b: Apache-2.0; 5b: CogVideoX licence",
-        load=_load_cogvideox,
-        lora_names=_cogvideox_names,
-        comfy_names=_cogvideox_comfy_names,
+        opener="pipeline_lib.models.cogvideox:CogVideoXBase",
+        lora_names="pipeline_lib.models.cogvideox_lora:COGVIDEOX_NAMES",
+        comfy_names="pipeline_lib.models.cogvideox_lora:COGVIDEOX_COMFY_NAMES",
     ),
     "hunyuan": Family(
         name="hunyuan",
@@ -151,8 +99,8 @@ FAMILIES: dict[str, Family] = {
         examples=("hunyuanvideo-community/HunyuanVideo",),
         sizes="sides multiples of 16, 1 + 4k frames; 1280×720, 129 frames, 24 fps",
         licence="Tencent Hunyuan Community License",
-        load=_load_hunyuan,
-        lora_names=_hunyuan_names,
+        opener="pipeline_lib.models.hunyuan:HunyuanBase",
+        lora_names="pipeline_lib.models.hunyuan_lora:HUNYUAN_NAMES",
     ),
 }
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from pipeline_lib.errors import InputError, ResourceError
-from pipeline_lib.records import Record
+from pipeline_lib.records import FrameRules, Record
 from pipeline_lib.storage.files import sha256
 
 CARD_NAME = "mannerism.json"
@@ -39,6 +39,29 @@ class BaseCard(Record):
     negative_prompt: str = ""
     licence: str = ""
     self_conditioning: bool = Field(default=False, exclude_if=lambda on: not on)  # pretrained with it
+
+    def rules(self, size_multiple: int, frame_multiple: int) -> FrameRules:
+        """Its size, length and frame rate, with what the family's networks allow."""
+        return FrameRules(
+            height=self.height,
+            width=self.width,
+            num_frames=self.num_frames,
+            frames_per_second=self.frames_per_second,
+            size_multiple=size_multiple,
+            frame_multiple=frame_multiple,
+        )
+
+    def defaults(self) -> dict[str, Any]:
+        """What a :class:`pipeline_lib.models.base.FamilySpec` takes over as it is, by name."""
+        return {
+            "sigma_shift": self.sigma_shift,
+            "guidance_scale": self.guidance_scale,
+            "low_noise_guidance_scale": self.low_noise_guidance_scale,
+            "sampling_steps": self.sampling_steps,
+            "negative_prompt": self.negative_prompt,
+            "licence": self.licence,
+            "self_conditioned": self.self_conditioning,
+        }
 
     def save(self, folder: Path) -> None:
         """Writes the card into a base's folder."""

@@ -7,7 +7,6 @@ import math
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.folder import CARD_NAME, BaseCard, PipelineFolder
-from pipeline_lib.records import FrameRules
 
 PARTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "vae", "scheduler", "transformer")
 DOUBLE_LINEARS = (
@@ -58,25 +57,15 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
     card = folder.card() or _hunyuan_card(folder)
     return FamilySpec(
         name="hunyuan",
-        frame_rules=FrameRules(
-            height=card.height,
-            width=card.width,
-            num_frames=card.num_frames,
-            frames_per_second=card.frames_per_second,
-            size_multiple=math.lcm(16, spatial * transformer.get("patch_size", 2)),
-            frame_multiple=temporal * transformer.get("patch_size_t", 1),
+        frame_rules=card.rules(
+            math.lcm(16, spatial * transformer.get("patch_size", 2)), temporal * transformer.get("patch_size_t", 1)
         ),
-        sigma_shift=card.sigma_shift,
-        guidance_scale=card.guidance_scale,
-        sampling_steps=card.sampling_steps,
-        negative_prompt=card.negative_prompt,
         lora_targets=lora_targets(transformer.get("num_layers", 20), transformer.get("num_single_layers", 40)),
-        licence=card.licence,
         temporal_factor=temporal,
         spatial_factor=spatial,
         latent_channels=autoencoder.get("latent_channels", 16),
         patch_embedding="x_embedder.proj",
-        self_conditioned=card.self_conditioning,
+        **card.defaults(),
     )
 
 

@@ -41,7 +41,7 @@ def load_base(
     """
     place = _usable_device(device)
     folder = PipelineFolder(_local_folder(source, revision))
-    base = family_of(folder).load(folder, source, place, dtype)
+    base = family_of(folder).open(folder, source, place, dtype)
     base.economy = economy or Economy()
     return base
 

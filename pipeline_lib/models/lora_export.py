@@ -160,7 +160,10 @@ def lora_files(triple: LoraTriple, path: Path) -> dict[str, Path]:
     """
     if SECOND_EXPERT not in triple.by_expert():
         return {"": path}
-    return {prefix: path.with_stem(f"{path.stem}_{name}") for prefix, name in _EXPERTS.items()}
+    # Only a file's name has an ending that stays last: a folder may be called "dog v1.0".
+    ending = path.suffix if path.suffix == ".safetensors" else ""
+    stem = path.name.removesuffix(ending)
+    return {prefix: path.with_name(f"{stem}_{name}{ending}") for prefix, name in _EXPERTS.items()}
 
 
 def read_lora(path: Path, family: str, denoiser: nn.Module | None = None) -> LoraFile:
@@ -178,7 +181,7 @@ def read_lora(path: Path, family: str, denoiser: nn.Module | None = None) -> Lor
         InputError: a pickle, an unreadable or huge file, unknown keys, wrong shapes, values not finite.
     """
     tensors, header = open_lora_file(path)
-    layers = family_named(family).lora_names().read(tensors, str(path))
+    layers = family_named(family).names_for("diffusers").read(tensors, str(path))
     if not layers:
         raise InputError(f"{path} holds no LoRA layers")
     if denoiser is not None:

@@ -99,7 +99,7 @@ def import_lora(path: Path, family: str, denoiser: nn.Module) -> LoraFile:
     names = family_named(family).names_for("comfyui")
     native = {key.removesuffix(DOWN) for key in names.comfy_keys(denoiser) if key.endswith(DOWN)}
     aliases = dict(_aliases(denoiser, native))
-    scaling = _scaling(header, path)
+    scaling = _scaling(_settings(tensors, header, path), path)
     layers: dict[str, tuple[Tensor, Tensor]] = {}
     fused: dict[str, Tensor] = {}
     for stem, layer in _grouped(tensors, path).items():
@@ -166,11 +166,27 @@ def _factors(layer: _Layer, stem: str, scaling: _Scaling, what: str) -> tuple[Te
     return down, up * (float(alpha) / rank)
 
 
-def _scaling(header: Mapping[str, str], path: Path) -> _Scaling:
-    if METADATA not in header:
+def _settings(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> str:
+    """PEFT's settings as JSON: of the header, or of the file beside a LoRA in PEFT's own names; empty: none."""
+    if METADATA in header or not any(key.startswith("base_model.model.") for key in tensors):
+        return header.get(METADATA, "")
+    beside = path.parent / "adapter_config.json"
+    try:
+        return beside.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} has PEFT's names, but its scale stands in {beside.name}, which cannot be read", got=str(error)
+        ) from error
+
+
+def _scaling(text: str, path: Path) -> _Scaling:
+    if not text:
         return _Scaling()
     try:
-        told = json.loads(header[METADATA])
+        told = json.loads(text)
+        owners = {name.rpartition(".")[0] for name in told}
+        if len(owners) > 1:
+            raise InputError(f"{path} has settings of several models in its header", got=", ".join(sorted(owners)))
         settings: dict[str, Any] = {name.rpartition(".")[2]: value for name, value in told.items()}
         alpha, patterns = settings.get("lora_alpha"), settings.get("alpha_pattern") or {}
         scaling = _Scaling(

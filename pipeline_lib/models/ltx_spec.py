@@ -7,7 +7,6 @@ import math
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.folder import CARD_NAME, BaseCard, PipelineFolder
-from pipeline_lib.records import FrameRules
 
 LORA_TARGETS = (
     *(f"{attention}.{linear}" for attention in ("attn1", "attn2") for linear in ("to_q", "to_k", "to_v", "to_out.0")),
@@ -78,24 +77,12 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
     card = folder.card() or _published_card(folder)
     return FamilySpec(
         name="ltx",
-        frame_rules=FrameRules(
-            height=card.height,
-            width=card.width,
-            num_frames=card.num_frames,
-            frames_per_second=card.frames_per_second,
-            size_multiple=math.lcm(STOCK_SIZE_MULTIPLE, spatial),
-            frame_multiple=temporal,
-        ),
-        sigma_shift=card.sigma_shift,
-        guidance_scale=card.guidance_scale,
-        sampling_steps=card.sampling_steps,
-        negative_prompt=card.negative_prompt,
+        frame_rules=card.rules(math.lcm(STOCK_SIZE_MULTIPLE, spatial), temporal),
         lora_targets=LORA_TARGETS,
-        licence=card.licence,
         temporal_factor=temporal,
         spatial_factor=spatial,
         latent_channels=folder.config("vae").get("latent_channels", 128),
-        self_conditioned=card.self_conditioning,
+        **card.defaults(),
     )
 
 

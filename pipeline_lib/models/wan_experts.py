@@ -79,3 +79,9 @@ class WanExperts(WanBase):
                 order.append(rows)
                 parts.append(padding.velocity(noisy[rows], timestep[rows], text[rows], lengths[rows]))
         return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+def open_wan(folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> WanBase:
+    """The base of a Wan folder, with one expert or two."""
+    kind = WanExperts if "transformer_2" in folder.parts else WanBase
+    return kind(folder, source, device, dtype)

@@ -7,7 +7,6 @@ import math
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.folder import CARD_NAME, BaseCard, PipelineFolder
-from pipeline_lib.records import FrameRules
 
 FRAMES_PER_CHUNK = 4  # AutoencoderKLWan encodes 1 + 4k frames and silently drops the rest, at any compression
 LORA_TARGETS = (
@@ -113,26 +112,13 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
     patch = folder.config("transformer").get("patch_size", (1, 2, 2))
     return FamilySpec(
         name="wan",
-        frame_rules=FrameRules(
-            height=card.height,
-            width=card.width,
-            num_frames=card.num_frames,
-            frames_per_second=card.frames_per_second,
-            size_multiple=math.lcm(16, spatial * patch[1], spatial * patch[2]),
-            frame_multiple=FRAMES_PER_CHUNK,
-        ),
-        sigma_shift=card.sigma_shift,
-        guidance_scale=card.guidance_scale,
-        low_noise_guidance_scale=card.low_noise_guidance_scale,
-        sampling_steps=card.sampling_steps,
-        negative_prompt=card.negative_prompt,
+        frame_rules=card.rules(math.lcm(16, spatial * patch[1], spatial * patch[2]), FRAMES_PER_CHUNK),
         lora_targets=LORA_TARGETS,
-        licence=card.licence,
         temporal_factor=temporal,
         spatial_factor=spatial,
         latent_channels=autoencoder.get("z_dim", 16),
         patch_embedding="patch_embedding",
-        self_conditioned=card.self_conditioning,
+        **card.defaults(),
     )
 
 

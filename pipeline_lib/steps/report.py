@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline_lib.generation.sample import asked_num_frames, low_noise_guidance
 from pipeline_lib.media.sheet import contact_sheet
 from pipeline_lib.models.concept import Companions, read_concept
+from pipeline_lib.models.families import family_named
 from pipeline_lib.records import ArtifactRef, StepRecord
 from pipeline_lib.registry import BASES
 from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample, ReportStage
@@ -77,7 +78,8 @@ def _report_inputs(context: StepContext, plan: RunPlan, inputs: dict[str, Artifa
         base_source=str(named.folder) if named else plan.base,
         call=_stock_call(context),
         loras=tuple(sorted(file.name for file in folder.glob("lora*.safetensors"))),
-        in_comfy=named is None,  # the bases with a name of ours are ours
+        # The bases with a name of ours are ours; a family with other names for ComfyUI needs an export of its own.
+        in_comfy=named is None and not family_named(context.base.spec.name).comfy_names,
         learned_words=Companions.load(folder) != Companions(),
     )
 

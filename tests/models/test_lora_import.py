@@ -61,11 +61,11 @@ def kohya_file(layers: Layers) -> File:
 
 
 def peft_file(layers: Layers) -> File:
-    """As ``PeftModel.save_pretrained`` writes it; its alpha stands in another file, so here it equals the rank."""
+    """As ``PeftModel.save_pretrained`` writes it; its alpha stands in a file beside it, see :func:`written`."""
     tensors = {}
     for path, (down, up) in layers.items():
         tensors[f"base_model.model.{path}.lora_A.weight"] = down
-        tensors[f"base_model.model.{path}.lora_B.weight"] = up * (ALPHA / 3)
+        tensors[f"base_model.model.{path}.lora_B.weight"] = up
     return tensors, {}
 
 
@@ -96,6 +96,7 @@ def layers(shared: WanBase) -> Layers:
 
 
 def written(path: Path, file: File) -> Path:
+    (path.parent / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": ALPHA, "peft_type": "LORA"}))
     save_file({name: tensor.clone() for name, tensor in file[0].items()}, path, metadata=file[1] or None)
     return path
 
@@ -174,6 +175,7 @@ PAIR = {f"{NAME}.lora_A.weight": torch.zeros(2, 24), f"{NAME}.lora_B.weight": to
         ({}, {METADATA: "{"}, "cannot be read"),
         ({}, {METADATA: "[]"}, "cannot be read"),
         ({}, {METADATA: '{"transformer.use_dora": true}'}, "DoRA"),
+        ({}, {METADATA: '{"transformer.r": 4, "transformer_2.r": 4}'}, "several models"),
         ({}, {METADATA: '{"transformer.lora_alpha": 1e999}'}, "no number"),
         ({}, {METADATA: '{"alpha_pattern": {"(a+)+": 2}}'}, "pattern"),
     ],
@@ -183,6 +185,13 @@ def test_what_cannot_be_read_is_refused(
 ) -> None:
     path = written(tmp_path / "x.safetensors", ({**PAIR, **extra}, header))
     with pytest.raises(InputError, match=message):
+        import_lora(path, "wan", denoiser)
+
+
+def test_peft_without_its_settings_is_refused(layers: Layers, denoiser: nn.Module, tmp_path: Path) -> None:
+    path = written(tmp_path / "x.safetensors", peft_file(layers))
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(InputError, match="adapter_config"):
         import_lora(path, "wan", denoiser)
 
 
@@ -258,7 +267,11 @@ def _content(file: File, form: str) -> dict[str, Tensor]:
             stem = names[form](path)
             first, second = tensors.get(f"{stem}.{down}.weight"), tensors.get(f"{stem}.{up}.weight")
             if first is not None and second is not None:
-                alpha = ALPHA if METADATA in header else float(tensors.get(f"{stem}.alpha", first.shape[0]))
+                alpha = (
+                    ALPHA
+                    if METADATA in header or form == "peft"
+                    else float(tensors.get(f"{stem}.alpha", first.shape[0]))
+                )
                 found[path] = second.float() @ first.float() * (alpha / first.shape[0])
     return found
 
@@ -277,6 +290,7 @@ def test_a_broken_file_never_crashes_and_never_loads_wrong(
         if not tensors:
             break
     path = tmp_path / "x.safetensors"
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA}))
     raw = save({name: value.contiguous().clone() for name, value in tensors.items()}, metadata=header or None)
     path.write_bytes(raw)
     read = _read(path, denoiser)
@@ -306,6 +320,7 @@ def test_broken_bytes_never_crash(
         for _ in range(data.draw(st.integers(1, 4))):
             raw[data.draw(st.integers(0, 8 + size - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "x.safetensors"
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA}))
     path.write_bytes(bytes(raw))
     read = _read(path, denoiser)
     assert read is None or read.layers

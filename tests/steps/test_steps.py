@@ -210,5 +210,6 @@ def test_only_what_changes_a_result_is_in_its_key(finished: Finished) -> None:
     def facts(*settings: str) -> dict[str, str]:
         return context_of(finished, with_settings(finished.config, settings)).base_facts()
 
-    assert facts("training.swapped_blocks=1", "training.compile=true") == facts()
-    assert facts("training.storage=fp8") != facts()
+    recompute = "training.gradient_checkpointing=true"
+    assert facts("training.compile=true", "training.swapped_blocks=1", recompute) == facts()
+    assert facts("training.storage=fp8", recompute) != facts()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.models.tiny import tiny_wan_a14b
+from pipeline_lib.models.tiny import tiny_wan_a14b, tiny_wan_ti2v
 from pipeline_lib.models.tiny_cogvideox import tiny_cogvideox
 from pipeline_lib.models.tiny_hunyuan import tiny_hunyuan
 from pipeline_lib.models.tiny_ltx import tiny_ltx
@@ -19,6 +19,7 @@ from tests.steps.tiny import options, small_clip
 __all__ = ["state"]
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 FOLDERS: dict[str, Callable[[Path], Path]] = {
+    "wan 2.2 5B": tiny_wan_ti2v,
     "wan 2.2 A14B": tiny_wan_a14b,
     "ltx": tiny_ltx,
     "cogvideox": tiny_cogvideox,
