@@ -260,6 +260,8 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] != "extra_forbidden":
+        if first["type"] == "value_error":  # of a whole section: our own words, and its values would not help
+            return ConfigError(f"{origin}: `{key}`: {first['msg'].removeprefix('Value error, ')}")
         got = json.dumps(first.get("input"), default=str)[:120]
         return ConfigError(f"{origin}: `{key}`: {_PLAIN_WORDS.get(first['type'], first['msg'])}", got=got)
     valid = _keys_beside(location[:-1])

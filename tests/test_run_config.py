@@ -182,3 +182,9 @@ def test_unknown_bases_captioners_and_encoders_are_config_errors(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"evaluation\.encoder"):
         encoder_folder(with_settings(RunConfig(), [f"evaluation.encoder={tmp_path}"]))
     assert encoder_folder(with_settings(RunConfig(), ["evaluation.encoder=none"])) is None
+
+
+def test_a_setting_that_would_save_nothing_is_refused_in_plain_words():
+    with pytest.raises(ConfigError, match="`training`: storage and swapped_blocks save nothing without") as refused:
+        with_settings(RunConfig(), ["training.storage=fp8"])
+    assert "Value error" not in str(refused.value) and "micro_batch" not in str(refused.value)

@@ -25,26 +25,21 @@ class SwappedBlocks:
     Args:
         blocks: the repeated blocks of a denoiser, in the order of the forward pass.
         device: where they compute.
-        visiting: how many of the swapped blocks may be on the device at once.
 
     Attributes:
         arrivals: how often a block was copied to the device, ever.
+        present: number of the block that is on the device; None: none has been yet.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, visiting: int = 1) -> None:
-        self._device, self._visiting = device, max(1, visiting)
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
+        self._device = device
         self._host = [_frozen_on_host(block, device) for block in blocks]
-        self._present: list[int] = []
+        self.present: int | None = None
         self.arrivals = 0
         self._handles: list[Any] = []
         for index, block in enumerate(blocks):
             self._handles.append(block.register_forward_pre_hook(self._arriving(index)))
             self._handles.append(block.register_full_backward_pre_hook(self._arriving(index)))
-
-    @property
-    def present(self) -> tuple[int, ...]:
-        """Numbers of the blocks that are on the device, the longest there first."""
-        return tuple(self._present)
 
     def remove(self) -> None:
         """Brings every block back to the device, for good."""
@@ -52,17 +47,17 @@ class SwappedBlocks:
             handle.remove()
         self._handles.clear()
         for index in range(len(self._host)):
-            if index not in self._present:
+            if index != self.present:
                 self._bring(index)
 
     def _arriving(self, index: int) -> Any:
         def hook(_block: nn.Module, _values: object) -> None:
-            if index in self._present:
+            if index == self.present:
                 return
-            while len(self._present) >= self._visiting:
-                self._send_away(self._present.pop(0))
+            if self.present is not None:
+                self._send_away(self.present)
             self._bring(index)
-            self._present.append(index)
+            self.present = index
 
         return hook
 
