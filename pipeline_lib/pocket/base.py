@@ -29,7 +29,7 @@ from pipeline_lib.pocket.base_words import WordHeads
 from pipeline_lib.pocket.explicit_attention import ExplicitAttention
 from pipeline_lib.pocket.moments import Moments
 from pipeline_lib.pocket.orthogonal import Orthogonal
-from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
+from pipeline_lib.pocket.pieces import Average, Piece, decays, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
 from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, GUIDANCE_SCALE, SIZE, TRAINING_SEED
@@ -63,6 +63,7 @@ class BaseSettings:
         spread_batch: clips per step on some of their frames.
         spread_frames: how many frames of each of them.
         cycle: after the start, the kinds of steps in turn.
+        last_cycle: the same while the rate decays; whole clips teach frames to hang together, and come last.
         matrix_rate: peak learning rate of matrices in blocks (Muon, scaled to AdamW's size).
         other_rate: peak learning rate of everything else (AdamW).
         subject_weight: weight of subject cells over background cells.
@@ -79,7 +80,8 @@ class BaseSettings:
     clip_batch: int = 16
     spread_batch: int = 40
     spread_frames: int = 5
-    cycle: tuple[Kind, ...] = ("clip", "image", "spread", "image")
+    cycle: tuple[Kind, ...] = ("clip", "image", "clip", "spread")
+    last_cycle: tuple[Kind, ...] = ("clip", "clip", "clip", "image")
     matrix_rate: float = 1.5e-3
     other_rate: float = 1e-3
     subject_weight: float = 4.0
@@ -308,7 +310,10 @@ class BaseTrainer:
 
     def _kind(self) -> Kind:
         settings = self.settings
-        return "image" if self.step < settings.image_steps else settings.cycle[self.step % len(settings.cycle)]
+        if self.step < settings.image_steps:
+            return "image"
+        cycle = settings.last_cycle if decays(self.step, settings.steps) else settings.cycle
+        return cycle[self.step % len(cycle)]
 
     def _batch(self, kind: Kind, draw: int) -> Batch:
         settings, count = self.settings, self.ranks.count

@@ -14,7 +14,20 @@ import torch
 from torch import nn
 
 
-def learning_rate_factor(step: int, total: int, warmup: int = 100, decay: float = 0.3) -> float:
+_DECAY = 0.3
+
+
+def decays(step: int, total: int) -> bool:
+    """Whether the rate of :func:`learning_rate_factor` is falling.
+
+    Args:
+        step: current step.
+        total: steps of the whole training.
+    """
+    return total - step < _DECAY * total
+
+
+def learning_rate_factor(step: int, total: int, warmup: int = 100, decay: float = _DECAY) -> float:
     """Warm up, stay, then decay linearly to 2 % over the last part.
 
     Args:
