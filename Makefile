@@ -11,10 +11,13 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-system check format install pocket benchmarks clean
+.PHONY: demo up test test-system check format install pocket benchmarks clean
 
 demo: $(STAMP)
 	$(BIN)/mannerism demo
+
+up: $(STAMP)
+	$(BIN)/mannerism up
 
 install: $(STAMP)
 
@@ -52,6 +55,7 @@ pocket: $(STAMP)
 
 benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.families --counts
 	$(BIN)/python -m benchmarks.gizmos
 
 clean:

@@ -2,9 +2,8 @@
 
     python -m benchmarks.training_step [--json] [--base FOLDER] [--steps N]
 
-The bare loop is what one would write by hand: PEFT's LoRA on the transformer, random windows, noise and
-sigma, forward, mean squared error, backward, clipping, fused AdamW. Both run alternately in one process,
-so that whatever else the machine does hits both; medians are compared. Rows: Stage I's mathematics with the
+The bare loop is what one would write by hand (:mod:`benchmarks.loops`). Both run alternately in one process, so that
+whatever else the machine does hits both; medians are compared. Rows: Stage I's mathematics with the
 regularisers off, then both stages with them on (coefficient dropout, token masking and prior preservation; the
 bare loop then also draws the prior batch, and in Stage II learns the same number of factors).
 Peak memory is that of the tensors, counted by the profiler, of one step each.
@@ -17,29 +16,24 @@ import json
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from diffusers.training_utils import compute_density_for_timestep_sampling
-from peft import LoraConfig
-from torch import Tensor
 
+from benchmarks.loops import Step, add_lora, alternate, bare_step, cached, hand_optimizer, our_step, peak_bytes
 from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.methods.settings import settings_from
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
-from pipeline_lib.models.base import BaseModel, Conditioning
+from pipeline_lib.models.base import BaseModel
 from pipeline_lib.models.load import load_base
 from pipeline_lib.pocket.zoo import zoo_folder
 from pipeline_lib.training.data import LatentSet, PriorData, TextBank, TrainingData
-from pipeline_lib.training.loop import make_optimizer, train_step
+from pipeline_lib.training.stage import Stage
 
 BATCH, RANK = 8, 8
 OFF = {"identity_dropout": 0.0, "motion_dropout": 0.0, "token_drop": 0.0, "prior_weight": 0.0}
-Step = Callable[[int], Any]
 
 
 class Row(NamedTuple):
@@ -67,8 +61,7 @@ def _random_data(base: BaseModel, regularised: bool) -> tuple[TrainingData, Prio
     return TrainingData(frames, frames, clips, bank, bank), PriorData(frames, clips, bank)
 
 
-def our_step(base: BaseModel, row: Row) -> Step:
-    """The engine's own step, on clips in every row."""
+def _stage(base: BaseModel, row: Row) -> Stage:
     method = SetAndSequence()
     data, prior = _random_data(base, row.regularised)
     settings = settings_from(method, "portable", {"rank": RANK, "batch": BATCH, **({} if row.regularised else OFF)})
@@ -82,9 +75,7 @@ def our_step(base: BaseModel, row: Row) -> Step:
             seed=0,
             micro_batch=1_000,
         )
-        stage = method.build(spec, base, inputs)
-    optimizer = make_optimizer(stage)
-    return lambda step: train_step(stage, optimizer, step)
+        return method.build(spec, base, inputs)
 
 
 def _some_identity(base: BaseModel, folder: Path) -> Path:
@@ -98,64 +89,23 @@ def _some_identity(base: BaseModel, folder: Path) -> Path:
     return folder
 
 
-def bare_step(base: BaseModel, row: Row) -> Step:
-    """What one would write by hand on PEFT and diffusers, of the same mathematics."""
+def our_loop(base: BaseModel, row: Row) -> Step:
+    """The engine's own step, on clips in every row."""
+    return our_step(_stage(base, row))
+
+
+def bare_loop(base: BaseModel, row: Row) -> Step:
+    """The same mathematics by hand."""
     data, prior = _random_data(base, row.regularised)
-    denoiser: Any = base.experts()[0][1]
-    denoiser.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(base.spec.lora_targets)))
-    learned = "lora_A" if row.motion else "lora_"
-    learning = []
-    for name, parameter in denoiser.named_parameters():
-        parameter.requires_grad_(learned in name)
-        if learned in name:
-            learning.append(parameter)
-        elif "lora_B" in name:
-            parameter.data.normal_(std=0.01)
-    optimizer = torch.optim.AdamW(learning, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     sources = [(data.windows, data.clip_text)] + ([(prior.clips, prior.text)] if row.regularised else [])
-
-    def step(_: int) -> Tensor:
-        clean = torch.cat([latents.latents[torch.randint(len(latents), (BATCH,))] for latents, _ in sources])
-        text = Conditioning.cat([bank.conditioning.take([0] * BATCH) for _, bank in sources])
-        noise = torch.randn_like(clean)
-        sigma = compute_density_for_timestep_sampling("logit_normal", len(clean), logit_mean=0.0, logit_std=1.0)
-        scale = sigma.view(-1, 1, 1, 1, 1)
-        velocity = base.velocity((1 - scale) * clean + scale * noise, sigma, text)
-        loss = torch.nn.functional.mse_loss(velocity, noise - clean)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 0.05)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return step
-
-
-def peak_bytes(step: Step) -> int:
-    """Peak of live tensor bytes that one step adds, replayed from the profiler's allocation events."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, record_shapes=False
-    ) as profile:
-        step(0)
-    live = peak = 0
-    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak
+    learning = add_lora(base, RANK, "lora_A" if row.motion else "lora_")
+    return bare_step(base, hand_optimizer(learning), cached(sources, BATCH))
 
 
 def compare(folder: str, row: Row, steps: int) -> dict[str, float | str]:
     """Alternates the two loops and compares medians."""
-    ours, bare = our_step(load_base(folder), row), bare_step(load_base(folder), row)
-    loops = {"ours": ours, "bare": bare}
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for step in range(steps + 2):
-        for name in sorted(loops, reverse=bool(step % 2)):
-            started = time.perf_counter()
-            loops[name](step)
-            if step >= 2:
-                seconds[name].append(time.perf_counter() - started)
+    loops = {"ours": our_loop(load_base(folder), row), "bare": bare_loop(load_base(folder), row)}
+    seconds = alternate(loops, steps, torch.device("cpu"))
     memory = {name: peak_bytes(loop) for name, loop in loops.items()}
     median = {name: statistics.median(times) for name, times in seconds.items()}
     return {

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 
-from pipeline_lib.steps.state import StateFolder
+from filelock import FileLock, Timeout
+
+from pipeline_lib.steps.state import TRACKING_VARIABLE, StateFolder
+
+HEARTBEAT_SECONDS = 30
+UP_FILE, UP_LOCK = "up.json", "up.lock"
 
 _ALWAYS = {
     "DO_NOT_TRACK": "true",
@@ -38,3 +44,29 @@ def prepare_environment(state: StateFolder, *, quiet: bool = False) -> None:
     os.environ.update(_ALWAYS)
     if quiet:
         os.environ.update(_QUIET)
+
+
+def join_servers(state: StateFolder) -> bool:
+    """Uses the servers of a `mannerism up` on the same state folder, where one runs.
+
+    Two Prefect servers on one SQLite file would get in each other's way, and who runs `up` wants to see every run.
+
+    Args:
+        state: the state folder.
+
+    Returns:
+        Whether there is one.
+    """
+    try:
+        addresses = json.loads((state.root / UP_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    try:
+        with FileLock(state.root / UP_LOCK, timeout=0):
+            return False  # left behind by one that was killed
+    except Timeout:
+        os.environ.setdefault("PREFECT_API_URL", addresses["prefect"])
+        os.environ.setdefault(TRACKING_VARIABLE, addresses["mlflow"])
+        os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "true"
+        os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_SECONDS)
+        return True

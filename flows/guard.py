@@ -1,7 +1,7 @@
-"""Prefect's ephemeral server ends with us, even when we are killed: a guard process waits for our death.
+"""What we started ends with us, even when we are killed: a guard process waits for our death.
 
-Prefect stops its server when the interpreter exits, which a SIGKILL or the out-of-memory killer skips;
-the server would then live on for ever.
+Prefect stops its ephemeral server when the interpreter exits, which a SIGKILL or the out-of-memory killer skips;
+the server would then live on for ever. So would everything that `mannerism up` had started.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from contextlib import contextmanager, suppress
 
 MARK = "MANNERISM_PARENT"
 SERVER = "prefect.server.api.server:create_app"
+EVERYTHING = "everything"
+_PATIENCE = 20.0
 
 
 @contextmanager
-def guarded_server() -> Iterator[None]:
-    """While inside, a guard watches this process; children started inside carry its mark."""
+def guarded(*, everything: bool = False) -> Iterator[None]:
+    """While inside, a guard watches this process; children started inside carry its mark.
+
+    Args:
+        everything: the guard ends all that carry the mark, not Prefect's server alone (a worker child ends itself,
+            with a checkpoint, when its parent is gone).
+    """
     os.environ[MARK] = str(os.getpid())
     guard = subprocess.Popen(
-        [sys.executable, "-m", "flows.guard", str(os.getpid())],
+        [sys.executable, "-m", "flows.guard", str(os.getpid()), *([EVERYTHING] if everything else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if name != MARK},
         start_new_session=True,  # Ctrl-C in the terminal is not for the guard
     )
     try:
@@ -38,26 +46,31 @@ def guarded_server() -> Iterator[None]:
 _kept: list[subprocess.Popen[bytes]] = []  # their pipes must stay open as long as we live
 
 
-def end_servers(parent: str) -> int:
-    """Ends the Prefect servers that a dead process left behind.
+def end_children(parent: str, *, everything: bool = False) -> int:
+    """Ends what a dead process left behind; what does not go is killed.
 
     Args:
         parent: process id of that process, as its children carry it.
+        everything: not Prefect's servers alone.
 
     Returns:
         How many there were.
     """
     import psutil
 
-    ended = 0
+    left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if SERVER in process.cmdline() and process.environ().get(MARK) == parent:
+            if (everything or SERVER in process.cmdline()) and process.environ().get(MARK) == parent:
                 process.terminate()
-                ended += 1
-    return ended
+                left.append(process)
+    _, stubborn = psutil.wait_procs(left, timeout=_PATIENCE)
+    for process in stubborn:
+        with suppress(psutil.Error):
+            process.kill()
+    return len(left)
 
 
 if __name__ == "__main__":
     sys.stdin.read()  # ends when the parent does
-    end_servers(sys.argv[1])
+    end_children(sys.argv[1], everything=EVERYTHING in sys.argv)

@@ -81,6 +81,26 @@ def logit_normal_sigma(generator: torch.Generator, count: int, shift: float = 1.
     return shift_sigma(torch.sigmoid(torch.randn(count, generator=generator)), shift)
 
 
+def stratified_sigma(generator: torch.Generator, count: int, shift: float = 1.0) -> Tensor:
+    """Draws one sigma from each of `count` equally likely parts of what `logit_normal_sigma` draws from.
+
+    Each alone is distributed as there; together they cover the distribution, so that a batch's loss and gradient vary
+    less from step to step (stratified sampling; Kingma et al. 2021, Appendix I.1, does it for diffusion).
+
+    Args:
+        generator: CPU generator.
+        count: how many.
+        shift: the base's own training shift.
+
+    Returns:
+        Shape (count,), float32, in (0, 1), in random order.
+    """
+    parts = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator, dtype=torch.float64)
+    # A draw of exactly 0 would be at minus infinity.
+    normal = torch.distributions.Normal(0.0, 1.0).icdf((parts / count).clamp(1e-9, 1 - 1e-9))
+    return shift_sigma(torch.sigmoid(normal), shift).float()
+
+
 def sigma_quantiles(count: int, shift: float = 1.0) -> Tensor:
     """The midpoint quantiles of the distribution that `logit_normal_sigma` draws from.
 

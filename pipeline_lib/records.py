@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 
 class Record(BaseModel):
@@ -181,6 +181,50 @@ class ArtifactRef(Record):
     digest: str
 
 
+class LoraUse(Record):
+    """A LoRA file that a run uses; a person may write it short: `[high=|low=]FILE[:STRENGTH]`.
+
+    `expert` says which of a base's two denoisers takes it: the one for high noise, the one for low noise, or both.
+    """
+
+    path: str = Field(min_length=1)
+    strength: float = Field(default=1.0, ge=-4, le=4, allow_inf_nan=False)
+    expert: Literal["both", "high", "low"] = "both"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_form(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(?:(high|low)=)?(.+?)(?::([+-]?(?:\d+\.?\d*|\.\d+)))?", value)
+        if found is None:
+            raise ValueError("a LoRA is written FILE, or FILE:STRENGTH, e.g. style.safetensors:0.8")
+        expert, path, strength = found.groups()
+        return {"path": path, "strength": float(strength or 1), "expert": expert or "both"}
+
+    @model_serializer
+    def _short_form(self) -> str:
+        return f"{'' if self.expert == 'both' else f'{self.expert}='}{self.path}:{self.strength!r}"
+
+
+class LoraFact(Record):
+    """What is remembered of a LoRA file that was used: its name, what it holds, and how it was used."""
+
+    name: str
+    digest: str
+    strength: float
+    expert: Literal["both", "high", "low"] = "both"
+
+    @property
+    def identity(self) -> str:
+        """What it adds to a model, without the file's name: a part of keys."""
+        return f"{self.digest} x{self.strength!r} {self.expert}"
+
+    def __str__(self) -> str:
+        place = "" if self.expert == "both" else f", {self.expert}-noise expert"
+        return f"{self.name} (strength {self.strength:g}{place})"
+
+
 class SampleRecord(Record):
     """One generated video and everything that made it."""
 
@@ -214,7 +258,8 @@ class ConceptRecord(Record):
     """`concept.json`: a trained concept's provenance; it sits beside `lora.safetensors`.
 
     `trigger` are the words for the subject, class noun included; `motion_trigger` is the word for the
-    learned motion, "" where none was learned; :attr:`wording` puts both into a prompt.
+    learned motion, "" where none was learned; :attr:`wording` puts both into a prompt. `loras` were on the base all
+    the while and are no part of the concept; `started_from` are what its first stage began with, and went into it.
     """
 
     schema_version: int = 1
@@ -236,6 +281,8 @@ class ConceptRecord(Record):
     data_digest: str
     run_id: str = ""
     version: str = ""
+    loras: tuple[LoraFact, ...] = Field(default=(), exclude_if=lambda loras: not loras)
+    started_from: tuple[LoraFact, ...] = Field(default=(), exclude_if=lambda loras: not loras)
 
     @property
     def wording(self) -> Wording:

@@ -112,7 +112,10 @@ def choose_method(config: RunConfig) -> MethodChoice:
         ConfigError: no such method, preset or setting, or a bad value.
     """
     preset, settings = choose_settings(config)
-    return MethodChoice(made(config.method.name, _METHODS, _METHOD_GROUP), preset, settings)
+    method: Method = made(config.method.name, _METHODS, _METHOD_GROUP)
+    if config.method.start and not getattr(method, "starts_from_loras", False):
+        raise ConfigError(f"method.start: the method {method.name} starts from nothing", fix="leave it out")
+    return MethodChoice(method, preset, settings)
 
 
 def choose_settings(config: RunConfig) -> tuple[str, Any]:
@@ -191,22 +194,27 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
         dtype: "float32" or "bfloat16".
 
     Returns:
-        The base.
+        The base, with the LoRAs of `base.loras` on it.
 
     Raises:
-        InputError: nothing usable there.
+        InputError: nothing usable there, or a LoRA that does not fit it.
     """
     import torch
 
     from pipeline_lib.models.economy import Economy
     from pipeline_lib.models.load import load_base
+    from pipeline_lib.models.lora_file import used_loras
+    from pipeline_lib.models.lora_use import check_loras
 
     revision = config.base.revision or None
     training = config.training
     economy = Economy(storage=training.storage, swapped_blocks=training.swapped_blocks, compiled=training.compile)
-    return load_base(
+    base = load_base(
         base_source(config), device=device, dtype=getattr(torch, dtype), revision=revision, economy=economy
     )
+    base.loras = used_loras(config.base.loras)
+    check_loras(base, used_loras(config.method.start))
+    return base
 
 
 def encoder_folder(config: RunConfig) -> Path | None:

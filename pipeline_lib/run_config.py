@@ -13,13 +13,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.records import Caption
+from pipeline_lib.records import Caption, LoraUse
 
 # What pydantic says in words of Python.
 _PLAIN_WORDS = {
@@ -27,6 +27,8 @@ _PLAIN_WORDS = {
     "model_type": "a section of `key: value` is needed",
     "dict_type": "a section of `key: value` is needed",
 }
+# A line of text in Prefect's form, which shows two levels of models: a config's section is one already.
+LoraText = Annotated[LoraUse, WithJsonSchema({"type": "string", "title": "FILE:STRENGTH"})]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$"
 
 
@@ -60,6 +62,11 @@ class BaseSection(Section):
 
     source: str = Field(default="pocket", min_length=1, description="'pocket', a diffusers folder, or a hub id")
     revision: str = Field(default="", description="revision of a hub id; empty: the default branch")
+    loras: tuple[LoraText, ...] = Field(
+        default=(),
+        description="LoRA files of others that stay on the base all the while: [style.safetensors:0.8]; of two experts "
+        "[high=a.safetensors, low=b.safetensors]",
+    )
 
 
 class MethodSection(Section):
@@ -68,10 +75,13 @@ class MethodSection(Section):
     name: str = Field(default="set_and_sequence", min_length=1, description="set_and_sequence, or lora (the baseline)")
     preset: str = Field(default="", description="paper, portable, pocket or demo; empty: what suits the base")
     settings: dict[str, Any] = Field(default_factory=dict, description="overrides of the preset, e.g. {rank: 16}")
+    start: tuple[LoraText, ...] = Field(
+        default=(), description="LoRA files that the first stage starts from, not from zero; written as base.loras are"
+    )
 
 
 class TrainingSection(Section):
-    """Where and how training runs; only fp8 storage changes what is learned beyond rounding."""
+    """Where and how training runs; only storage in fewer bits changes what is learned beyond rounding."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -79,13 +89,18 @@ class TrainingSection(Section):
     )
     micro_batch: int = Field(default=0, ge=0, description="samples per forward pass; 0: the whole batch at once")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
-    storage: Literal["full", "fp8"] = Field(
-        default="full", description="of the frozen denoiser's weights; fp8: a half of bfloat16's memory, slower steps"
+    storage: Literal["full", "fp8", "nf4"] = Field(
+        default="full",
+        description="of the frozen denoiser's weights; fp8: a half of bfloat16's memory, slower steps; nf4: a quarter, "
+        "needs the extra `quantised`",
     )
     swapped_blocks: int = Field(
         default=0, ge=0, description="blocks of the denoiser that stay in host memory and visit the device in turn"
     )
     compile: bool = Field(default=False, description="compile the denoiser's blocks: a slow start, faster steps")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="processes that share each step's samples, on CUDA one for each GPU"
+    )
     checkpoint_every: int = Field(default=50, gt=0, description="optimizer steps between checkpoints")
     preview_every: int = Field(default=0, ge=0, description="optimizer steps between preview videos; 0: none")
 
@@ -94,6 +109,14 @@ class TrainingSection(Section):
         # Without recomputation the backward pass holds on to every block's full-width copy until it is reached.
         if (self.storage != "full" or self.swapped_blocks) and not self.gradient_checkpointing:
             raise ValueError("storage and swapped_blocks save nothing without gradient_checkpointing: true")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_with_processes(self) -> TrainingSection:
+        if self.processes > 1 and ":" in self.device:
+            raise ValueError(f"{self.processes} processes take one GPU each, but device names one: {self.device}")
+        if self.processes > 1 and (self.swapped_blocks or self.compile):
+            raise ValueError("several processes do not go with swapped_blocks or compile: nobody has tried it")
         return self
 
 
@@ -255,6 +278,11 @@ def _put(values: dict[str, Any], path: Sequence[str], value: Any, key: str) -> N
     values[last] = value
 
 
+def plain_words(kind: str, message: str) -> str:
+    """What pydantic says of a value, without words of Python."""
+    return _PLAIN_WORDS.get(kind, message)
+
+
 def _explained(error: ValidationError, origin: str) -> ConfigError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
@@ -263,7 +291,7 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
         if first["type"] == "value_error":  # of a whole section: our own words, and its values would not help
             return ConfigError(f"{origin}: `{key}`: {first['msg'].removeprefix('Value error, ')}")
         got = json.dumps(first.get("input"), default=str)[:120]
-        return ConfigError(f"{origin}: `{key}`: {_PLAIN_WORDS.get(first['type'], first['msg'])}", got=got)
+        return ConfigError(f"{origin}: `{key}`: {plain_words(first['type'], first['msg'])}", got=got)
     valid = _keys_beside(location[:-1])
     near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.55)
     elsewhere = [path for path in _all_keys() if path.rpartition(".")[2] == location[-1]]
@@ -277,8 +305,10 @@ def _keys_beside(parents: Sequence[str]) -> list[str]:
     for name in parents:
         if name.isdigit():
             continue
-        found = model.model_fields[name].annotation
-        model = found if isinstance(found, type) and issubclass(found, BaseModel) else Caption
+        found = model.model_fields[name].annotation  # a section, or a tuple of records
+        parts = (found, *get_args(found), *(part for item in get_args(found) for part in get_args(item)))
+        kinds = (kind for kind in parts if isinstance(kind, type))
+        model = next(kind for kind in kinds if issubclass(kind, BaseModel))
     return list(model.model_fields)
 
 
@@ -296,7 +326,7 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     """The config with its relative paths made absolute.
 
     Args:
-        config: inputs and prompt file are paths; base, captioner and encoder may be, and are when they
+        config: inputs, LoRAs and prompt file are paths; base, captioner and encoder may be, and are when they
             look like one and are there: a bare word is a name, never a folder that happens to be near.
         folder: what the paths are relative to.
 
@@ -317,12 +347,19 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     named, masks = config.mask.segmenter, path(config.mask.segmenter)
     segmenter = masks if named not in ("none", "auto") and Path(masks).exists() else named
     encoders = {name: path_or_name(getattr(evaluation, name)) for name in ("encoder", "image_encoder")}
+
+    def files(loras: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
+        return tuple(lora.model_copy(update={"path": path(lora.path)}) for lora in loras)
+
+    base, start = config.base, files(config.method.start)
+    based = {"source": path_or_name(base.source), "loras": files(base.loras)}
     return config.model_copy(
         update={
             "concept": concept.model_copy(update={"inputs": inputs, "captioner": captioner}),
             "mask": config.mask.model_copy(update={"segmenter": segmenter}),
             "samples": samples.model_copy(update={"prompts_file": prompts}),
-            "base": config.base.model_copy(update={"source": path_or_name(config.base.source)}),
+            "base": base.model_copy(update=based),
+            "method": config.method.model_copy(update={"start": start}),
             "evaluation": evaluation.model_copy(update=encoders),
         }
     )

@@ -81,7 +81,9 @@ class RunSession:
             return
         from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
 
-        tracker = MlflowTracker(self.state.mlflow_uri, self.config.tracking.experiment, self.state.mlflow_artifacts)
+        uri = self.state.mlflow_uri
+        place = self.state.mlflow_artifacts if uri == self.state.mlflow_database else ""  # a server has its own
+        tracker = MlflowTracker(uri, self.config.tracking.experiment, place)
         tracker.close_dangling()
         params = self.config.model_dump(mode="json", exclude={"tracking"})
         tracker.start_run(self.config.concept_name, {DIGEST_TAG: self.folder.run_id}, params)

@@ -32,6 +32,13 @@ Preset = Annotated[str, typer.Option(help="paper, portable, pocket or demo.")]
 Prompts = Annotated[str, typer.Option(help="A file of prompts, one a line, with {subject} in the subject's place.")]
 Negative = Annotated[str, typer.Option(help="Negative prompt.")]
 Strength = Annotated[float | None, typer.Option(min=0, max=4, help="Strength; 1 is as trained.")]
+Lora = Annotated[
+    list[str],
+    typer.Option(metavar="FILE[:STRENGTH]", help="A LoRA that stays on the base; of two experts high=FILE, low=FILE."),
+]
+StartLora = Annotated[
+    list[str], typer.Option(metavar="FILE[:STRENGTH]", help="A LoRA that training starts from, not from zero.")
+]
 Mask = Annotated[bool, typer.Option("--mask", help="Train on the subject alone; the base's segmenter finds it.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its beginning.")]
 
@@ -59,6 +66,8 @@ def run(
     *,
     subject: Subject = "",
     base: Base = "",
+    lora: Lora = [],  # noqa: B006 - typer's way
+    start_lora: StartLora = [],  # noqa: B006
     method: Method = "",
     preset: Preset = "",
     mask: Mask = False,
@@ -74,6 +83,8 @@ def run(
     options = {
         "concept.subject": subject,
         "base.source": base,
+        "base.loras": lora or "",
+        "method.start": start_lora or "",
         "method.name": method,
         "method.preset": preset,
         "mask.segmenter": "auto" if mask else "",
@@ -106,8 +117,9 @@ def preview(
     subject: Subject = "",
     *,
     base: Base = "",
+    lora: Lora = [],  # noqa: B006 - typer's way
     mask: Mask = False,
-    settings: Set = [],  # noqa: B006 - typer's way
+    settings: Set = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="The contact sheet.")] = Path("preview.png"),
     json: Json = False,
 ) -> None:
@@ -115,7 +127,12 @@ def preview(
     from flows.cli.preview import preview_config
     from flows.cli.run import asked_config
 
-    options = {"concept.subject": subject, "base.source": base, "mask.segmenter": "auto" if mask else ""}
+    options = {
+        "concept.subject": subject,
+        "base.source": base,
+        "base.loras": lora or "",
+        "mask.segmenter": "auto" if mask else "",
+    }
     preview_config(asked_config(source, options, settings), out, as_json=json)
 
 
@@ -143,13 +160,14 @@ def generate(
     motion: Strength = None,
     negative: Negative = "",
     base: Base = "",
+    lora: Lora = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Folder of the videos.")] = Path("generated"),
     json: Json = False,
 ) -> None:
     """Make videos with a trained concept."""
     from flows.cli.models import GenerateRequest, generate_videos
 
-    request = GenerateRequest(prompt, prompts, seed, (identity, motion), negative, base, out)
+    request = GenerateRequest(prompt, prompts, seed, (identity, motion), negative, base, lora, out)
     generate_videos(name, request, as_json=json)
 
 
@@ -168,6 +186,57 @@ def export(
     from flows.cli.models import export_concept
 
     export_concept(name, form, (identity, motion), out, as_json=json)
+
+
+@app.command()
+def watch(
+    root: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Holds inbox, done and rejected.")] = None,
+    config: Annotated[str, typer.Option(help="Base, method and training of every run.")] = "",
+) -> None:
+    """Turn folders and clips that arrive in an inbox into runs; needs `up`, which does it by itself."""
+    from flows.cli.watch import watch_drops
+
+    watch_drops(root, config)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a drop's concept.yaml."""
+    from flows.cli.output import put
+    from pipeline_lib.drops.concept_file import schema as concept_schema
+
+    put(concept_schema())
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of Prefect's API and UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Of MLflow.")] = 5000,
+    runs_at_once: Annotated[int, typer.Option(min=1, help="Those that train take turns on a device.")] = 1,
+    *,
+    prefect_database: Annotated[
+        str, typer.Option(envvar="MANNERISM_PREFECT_DATABASE", help="E.g. postgresql+asyncpg://…; else SQLite.")
+    ] = "",
+    mlflow_database: Annotated[
+        str, typer.Option(envvar="MANNERISM_MLFLOW_DATABASE", help="E.g. postgresql://…; else SQLite.")
+    ] = "",
+    drops: Annotated[str, typer.Option(help="Folder of the inbox.")] = "",
+    drop_config: Annotated[str, typer.Option(help="Base, method and training of runs that come of drops.")] = "",
+) -> None:
+    """Run the servers, a worker, the watcher of drops and all deployments until Ctrl-C."""
+    from flows.cli.up import UpRequest, bring_up
+    from flows.services import Ports
+
+    bring_up(
+        UpRequest(
+            ports=Ports(prefect=port, mlflow=mlflow_port),
+            limit=runs_at_once,
+            prefect_database=prefect_database,
+            mlflow_database=mlflow_database,
+            drops=drops,
+            drop_config=drop_config,
+        )
+    )
 
 
 @app.command()

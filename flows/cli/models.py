@@ -6,19 +6,20 @@ import dataclasses
 import itertools
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.output import console, put, put_json
-from pipeline_lib.errors import InputError
-from pipeline_lib.run_config import RunConfig
+from pipeline_lib.errors import InputError, PipelineError
+from pipeline_lib.run_config import RunConfig, load_config, parse_config
 from pipeline_lib.steps.run_folder import find_run
 from pipeline_lib.steps.state import StateFolder
 
 if TYPE_CHECKING:
     from pipeline_lib.models.concept import Concept
-    from pipeline_lib.records import ConceptRecord, Prompt
+    from pipeline_lib.records import ConceptRecord, LoraUse, Prompt
 
 FORMATS = ("diffusers", "comfyui", "peft", "concept")
 Strengths = tuple[float | None, float | None]
@@ -28,7 +29,7 @@ Strengths = tuple[float | None, float | None]
 class GenerateRequest:
     """What `generate` is asked for; strengths are (identity, motion), None as recorded.
 
-    `prompts` are texts, `prompts_file` holds more.
+    `prompts` are texts, `prompts_file` holds more; `loras` are written as in a config's `base.loras`.
     """
 
     prompts: list[str]
@@ -37,6 +38,7 @@ class GenerateRequest:
     strengths: Strengths
     negative: str
     base: str
+    loras: list[str]
     out: Path
 
 
@@ -58,7 +60,11 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
     concept = read_concept(folder)
     prompts = _prompts(request, concept.record)
     _warn_of_idle_motion(concept, request.strengths[1])
-    config = RunConfig.model_validate({"base": {"source": request.base or concept.record.base}})
+    loras = request.loras or _loras_of_run(name, concept.record)
+    trained = _as_trained(name)
+    revision = "" if request.base else trained.base.revision
+    source = {"source": request.base or concept.record.base, "revision": revision, "loras": loras}
+    config = parse_config({"base": source, "training": {**trained.training.model_dump(), "processes": 1}}, "--lora")
     base = open_base(config, *resolve_device(config.training))
     pipeline = base.pipeline()
     record = load_concept(pipeline, folder, identity=request.strengths[0], motion=request.strengths[1])
@@ -77,6 +83,38 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
     else:
         for file in files:
             put(file)
+
+
+def _as_trained(name: str) -> RunConfig:
+    """A run's config, for how its base is kept and where; the defaults where only a concept's folder is there."""
+    if (Path(name) / "concept.json").is_file():
+        return RunConfig()
+    return load_config(find_run(StateFolder.open(), name).path / "config.yaml")
+
+
+def _loras_of_run(name: str, record: ConceptRecord) -> list[LoraUse]:
+    """The LoRAs that a concept was trained with, from where its run has them; of those not there any more it tells."""
+    if not record.loras:
+        return []
+    from pipeline_lib.models.lora_file import used_loras
+
+    found: list[LoraUse] = []
+    if not (Path(name) / "concept.json").is_file():
+        with suppress(PipelineError):  # the files may be gone
+            uses = load_config(find_run(StateFolder.open(), name).path / "config.yaml").base.loras
+            if tuple(lora.fact for lora in used_loras(uses)) == record.loras:
+                found = list(uses)
+    if not found:
+        _tell_loras(record, "say where they are with --lora FILE:STRENGTH, or the videos are made without them")
+    return found
+
+
+def _tell_loras(record: ConceptRecord, what: str) -> None:
+    if record.loras:
+        names = ", ".join(map(str, record.loras))
+        console.print(
+            f"note: {record.name} was trained with {names} on the base: {what}", markup=False, highlight=False
+        )
 
 
 def _free(path: Path) -> Path:
@@ -130,6 +168,7 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
 
     concept = read_concept(folder)
     _warn_of_idle_motion(concept, strengths[1])
+    _tell_loras(concept.record, "what is exported does not hold them, so load them as well")
     record = _at(concept.record, strengths)
     one_file = form in ("diffusers", "comfyui")
     target = out or Path(f"{record.name}.safetensors" if one_file else record.name)

@@ -12,8 +12,8 @@ import yaml
 from flows.cli.output import console, put, put_json
 from flows.cli.scores import put_scores
 from flows.cli.view import RunView
-from flows.environment import prepare_environment
-from flows.guard import guarded_server
+from flows.environment import join_servers, prepare_environment
+from flows.guard import guarded
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
 from pipeline_lib.steps.run_folder import RunResult, find_run
@@ -89,12 +89,13 @@ def run_and_tell(config: RunConfig, *, as_json: bool) -> None:
 
 def _run(config: RunConfig, state: StateFolder, view: RunView) -> RunResult:
     prepare_environment(state, quiet=True)
+    join_servers(state)
     from tasks.session import RunSession, opened
 
     session = RunSession(config, state, view.on_event)
     if session.finished is not None:
         return session.result()
-    with guarded_server(), opened(session):  # the worker loads while Prefect is imported and its server starts
+    with guarded(), opened(session):  # the worker loads while Prefect is imported and its server starts
         from flows.personalize import personalize
 
         personalize(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline_lib.errors import InputError, NonFiniteError, ResourceError
 from pipeline_lib.models.base import BaseModel, FamilySpec
+from pipeline_lib.models.frame_limits import check_video
 from pipeline_lib.seeding import generator, seeded_globally
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def generate(
         Frames (num_frames, height, width, 3), uint8 RGB.
 
     Raises:
-        InputError: a size or frame count that the base cannot make.
+        InputError: a size, frame count or frame rate that the base cannot make; the nearest that it can is named.
         NonFiniteError: the model answered with values that are not finite.
         ResourceError: the device has not enough memory.
     """
@@ -100,7 +102,7 @@ def generate(
                 **low_noise_guidance(base.spec, settings),
                 generator=generator(seed, "sample"),
                 output_type="np",
-                **_frame_rate(stock, settings),
+                **frame_rate(type(stock), settings),
             ).frames[0]
     except torch.OutOfMemoryError as error:
         raise ResourceError(
@@ -143,9 +145,9 @@ def asked_num_frames(num_frames: int, temporal_factor: int) -> int:
     return num_frames - 1 if temporal_factor == 1 else num_frames
 
 
-def _frame_rate(pipeline: Any, settings: SamplingSettings) -> dict[str, float]:
-    """What pipelines are told whose model knows the frame rate (LTX-Video)."""
-    told = "frame_rate" in inspect.signature(pipeline.__call__).parameters
+def frame_rate(pipeline_class: Any, settings: SamplingSettings) -> dict[str, float]:
+    """What pipelines are told whose model knows the frame rate (LTX-Video): `frame_rate`, or nothing."""
+    told = "frame_rate" in inspect.signature(pipeline_class.__call__).parameters
     return {"frame_rate": settings.frames_per_second} if told else {}
 
 
@@ -166,17 +168,12 @@ def _without_rounding_warning(pipeline: Any) -> Iterator[None]:
 
 def _check(base: BaseModel, settings: SamplingSettings) -> None:
     rules = base.spec.frame_rules
-    if (settings.num_frames - 1) % rules.frame_multiple:
+    check_video(f"{base.source} cannot make this video", settings.num_frames, settings.width, settings.height, rules)
+    if not 0 < settings.frames_per_second < math.inf:
         raise InputError(
-            f"{base.source} cannot make this many frames",
-            got=str(settings.num_frames),
-            expected=f"1 + k·{rules.frame_multiple}, e.g. {rules.num_frames}",
-        )
-    if settings.height % rules.size_multiple or settings.width % rules.size_multiple:
-        raise InputError(
-            f"{base.source} cannot make this size",
-            got=f"{settings.width}×{settings.height}",
-            expected=f"multiples of {rules.size_multiple}, e.g. {rules.width}×{rules.height}",
+            "a video needs a frame rate",
+            got=f"{settings.frames_per_second:g} frames a second",
+            expected=f"more than 0, e.g. the {rules.frames_per_second:g} that {base.source} was trained at",
         )
     if settings.num_inference_steps < 1:
         raise InputError("sampling needs at least one step", got=str(settings.num_inference_steps))

@@ -6,7 +6,7 @@ Shared by all methods whose result is a LoRA; what differs between them is data 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.models.concept import SELF_CONDITIONING_FILE, TOKENS_FILE, TRIPLE_FILE, Companions
 from pipeline_lib.models.learned_tokens import LearnedTokens, TokenMode
+from pipeline_lib.models.lora_start import reduced
 from pipeline_lib.models.self_conditioning import SelfConditioning
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import Record, StageSpec
@@ -57,6 +58,7 @@ class AdapterStagePlan(Record):
     live_drop: float = Field(default=0.0, exclude_if=lambda share: share == 0.0)
     self_conditioning: SelfConditioningChoice = Field(default="auto", exclude_if=lambda choice: choice == "auto")
     estimate_probability: float = Field(default=ESTIMATE_PROBABILITY, exclude_if=lambda p: p == ESTIMATE_PROBABILITY)
+    start: tuple[str, ...] = Field(default=(), exclude_if=lambda start: not start)
 
 
 def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
@@ -68,7 +70,8 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
         inputs: data, prior set, earlier stage.
 
     Returns:
-        The stage, at its start: the base bit for bit, or the earlier stage's model bit for bit.
+        The stage, at its start: the base bit for bit, the base with the LoRA that it starts from, or the earlier
+        stage's model bit for bit.
 
     Raises:
         InputError: the spec wants clips and there are none, or a prior set that was not given.
@@ -135,6 +138,8 @@ def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
 class AdapterMethod:
     """The half of :class:`pipeline_lib.methods.method.Method` that deals with live stages, for LoRA stages."""
 
+    starts_from_loras: ClassVar[bool] = True
+
     def build(self, spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
         """See :func:`build_adapter_stage`."""
         return build_adapter_stage(spec, base, inputs)
@@ -171,7 +176,9 @@ def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> Ad
         settings = AdapterSettings(
             rank=plan.rank, targets=base.spec.lora_targets, basis=plan.basis, zero_factor=plan.zero_factor
         )
-        return Adapter.attach(denoisers, settings, inputs.seed)
+        adapter = Adapter.attach(denoisers, settings, inputs.seed)
+        adapter.begin_with({path: reduced(*pair, plan.rank) for path, pair in inputs.start.items()})
+        return adapter
     adapter = Adapter.from_triple(denoisers, LoraTriple.load(inputs.previous / TRIPLE_FILE))
     if plan.learn_residual:
         adapter.begin_residual()

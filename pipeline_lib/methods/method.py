@@ -7,11 +7,12 @@ The loop runs what a method builds and knows no method; methods do not know each
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pipeline_lib.models.base import BaseModel
+from pipeline_lib.models.lora_names import Layers
 from pipeline_lib.records import Record, StageSpec
 from pipeline_lib.training.data import PriorData, TrainingData
 from pipeline_lib.training.encode import EncodingSettings
@@ -29,6 +30,8 @@ class StageInputs:
         previous: result folder of the stage named by `StageSpec.after`; None for a first stage.
         seed: of the run.
         micro_batch: largest number of samples in one forward.
+        start: LoRA layers that a first stage starts from, as
+            :func:`pipeline_lib.models.lora_use.start_layers` reads them; empty: it starts from nothing.
     """
 
     data: TrainingData
@@ -36,6 +39,7 @@ class StageInputs:
     previous: Path | None
     seed: int
     micro_batch: int
+    start: Layers = field(default_factory=dict)
 
 
 class PriorRequest(Record):

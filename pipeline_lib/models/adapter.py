@@ -118,6 +118,30 @@ class Adapter:
         adapter._remember_basis()
         return adapter
 
+    @torch.no_grad()
+    def begin_with(self, layers: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Puts plain LoRA layers in the place of a fresh adapter's first rows and columns.
+
+        What is left of the rank keeps its fresh values, one factor of which is zero: the model is the one with those
+        layers on it, and all of the rank learns. Other layers stay fresh.
+
+        Args:
+            layers: module path to (down (r, in), up (out, r)), r not above the adapter's rank.
+
+        Raises:
+            InputError: a layer that the adapter does not have; it is taken off.
+        """
+        if stray := sorted(layers.keys() - self._basis.keys()):
+            self.detach()
+            raise InputError("training cannot start from layers that are not trained", got=", ".join(stray[:4]))
+        downs, ups = self._coefficients, self._basis
+        if self.settings.basis == "input":
+            downs, ups = ups, downs
+        for path, (down, up) in layers.items():
+            downs[path][: len(down)] = down
+            ups[path][:, : len(down)] = up
+        self._remember_basis()
+
     def begin_residual(self) -> None:
         """Freezes basis and coefficients and adds a zero residual to every layer (Stage II's start).
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from pipeline_lib.models.economy import Economy
+    from pipeline_lib.models.folder import PipelineFolder
+    from pipeline_lib.models.lora_file import UsedLora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,12 @@ class BaseModel(Protocol):
 
     economy: Economy
     """How the denoiser is kept; changed before it is loaded."""
+    loras: Sequence[UsedLora]
+    """LoRA files of others that are merged into the denoiser when it is loaded."""
+
+    @property
+    def folder(self) -> PipelineFolder:
+        """Its files; `digest` is of these alone, without the LoRAs."""
 
     @property
     def spec(self) -> FamilySpec:

@@ -8,19 +8,23 @@ pinned memory.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_ALIGNED = 256  # bytes: what kernels and copies like their operands to begin at
+
 
 class SwappedBlocks:
-    """Keeps the frozen parameters of some blocks on the host until they are needed; adapters stay on the device.
+    """Keeps the frozen parameters of some blocks on the host until they are needed; what learns is on the device.
 
-    Parameters that learn are left where they are. The arithmetic is untouched: the same kernels on the same device,
-    bit for bit. What a linear layer keeps for its backward pass is a view of the copy that visited, so training saves
-    memory only where the blocks' activations are recomputed.
+    Parameters that learn, and those that others put into a block later (a LoRA that is loaded), are brought to the
+    device for good. The arithmetic is untouched: the same kernels on the same device, bit for bit. What a linear layer
+    keeps for its backward pass is a view of the copy that visited, so training saves memory only where the blocks'
+    activations are recomputed.
 
     Args:
         blocks: the repeated blocks of a denoiser, in the order of the forward pass.
@@ -33,7 +37,7 @@ class SwappedBlocks:
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self._device = device
-        self._host = [_frozen_on_host(block, device) for block in blocks]
+        self._host = [_HostCopy(block, pinned=device.type == "cuda") for block in blocks]
         self.present: int | None = None
         self.arrivals = 0
         self._handles: list[Any] = []
@@ -51,24 +55,21 @@ class SwappedBlocks:
                 self._bring(index)
 
     def _arriving(self, index: int) -> Any:
-        def hook(_block: nn.Module, _values: object) -> None:
-            if index == self.present:
-                return
-            if self.present is not None:
-                self._send_away(self.present)
-            self._bring(index)
-            self.present = index
+        def hook(block: nn.Module, _values: object) -> None:
+            if index != self.present:
+                if self.present is not None:
+                    self._host[self.present].send_away()
+                self._bring(index)
+                self.present = index
+            for parameter in block.parameters():
+                if parameter.device.type != self._device.type:
+                    parameter.data = parameter.data.to(self._device)
 
         return hook
 
     def _bring(self, index: int) -> None:
         self.arrivals += 1
-        for parameter, host in self._host[index]:
-            parameter.data = host.to(self._device, non_blocking=True)
-
-    def _send_away(self, index: int) -> None:
-        for parameter, host in self._host[index]:
-            parameter.data = host
+        self._host[index].bring(self._device)
 
 
 def compute_device(denoiser: nn.Module) -> torch.device:
@@ -78,14 +79,62 @@ def compute_device(denoiser: nn.Module) -> torch.device:
     return away[-1] if away else torch.device("cpu")
 
 
-def _frozen_on_host(block: nn.Module, device: torch.device) -> list[tuple[nn.Parameter, Tensor]]:
-    """The block's frozen parameters with their copies on the host, which they hold from now on."""
-    pairs = []
-    for parameter in block.parameters():
-        if parameter.requires_grad:
-            continue
-        host = parameter.data.to("cpu")
-        host = host.pin_memory() if device.type == "cuda" else host
-        parameter.data = host
-        pairs.append((parameter, host))
-    return pairs
+class _HostCopy:
+    """A block's frozen parameters in one stretch of host memory for each dtype: one copy brings them all."""
+
+    def __init__(self, block: nn.Module, *, pinned: bool) -> None:
+        by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
+        for parameter in block.parameters():
+            if not parameter.requires_grad:
+                by_dtype.setdefault(parameter.dtype, []).append(parameter)
+        self._stretches = [_Stretch(parameters, pinned) for parameters in by_dtype.values()]
+        self.send_away()
+
+    def bring(self, device: torch.device) -> None:
+        for stretch in self._stretches:
+            stretch.point_into(stretch.host.to(device, non_blocking=True))
+
+    def send_away(self) -> None:
+        for stretch in self._stretches:
+            stretch.point_into(stretch.host)
+
+
+class _Stretch:
+    """Parameters of one dtype, laid out one after the other."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], pinned: bool) -> None:
+        self._parameters = parameters
+        step = max(1, _ALIGNED // parameters[0].element_size())
+        self._starts, size = [], 0
+        for parameter in parameters:
+            self._starts.append(size)
+            size += -(-parameter.numel() // step) * step
+        self.host = torch.zeros(size, dtype=parameters[0].dtype)
+        for parameter, view in zip(parameters, self._views(self.host), strict=True):
+            view.copy_(parameter.data)
+            parameter.data = view
+        if pinned and _pin(self.host):
+            # Holds the memory until it is pinned no more.
+            weakref.finalize(self, _unpin, self.host).atexit = False
+
+    def point_into(self, memory: Tensor) -> None:
+        """The parameters' values are this memory's from now on."""
+        for parameter, view in zip(self._parameters, self._views(memory), strict=True):
+            parameter.data = view
+
+    def _views(self, memory: Tensor) -> list[Tensor]:
+        return [
+            memory[start : start + parameter.numel()].view(parameter.shape)
+            for start, parameter in zip(self._starts, self._parameters, strict=True)
+        ]
+
+
+def _pin(memory: Tensor) -> bool:
+    """Pins memory where it is, if it can: `Tensor.pin_memory` would round its size up to a power of two."""
+    runtime: Any = torch.cuda.cudart()
+    return int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0
+
+
+def _unpin(memory: Tensor) -> None:
+    runtime: Any = torch.cuda.cudart()
+    runtime.cudaHostUnregister(memory.data_ptr())

@@ -247,4 +247,6 @@ def provenance(record: ConceptRecord) -> dict[str, str]:
         "version",
     )
     steps = " ".join(f"{stage.name}:{stage.steps}" for stage in record.stages)
-    return {name: str(getattr(record, name)) for name in named} | {"stages": steps}
+    loras = {"trained_with": record.loras, "started_from": record.started_from}
+    told = {name: ", ".join(map(str, facts)) for name, facts in loras.items() if facts}
+    return {name: str(getattr(record, name)) for name in named} | {"stages": steps} | told

@@ -16,8 +16,13 @@ from pipeline_lib.models.attachment import Attachment
 from pipeline_lib.models.base import Conditioning, FamilySpec
 from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.folder import PipelineFolder
+from pipeline_lib.models.frame_limits import check_video
 from pipeline_lib.models.learned_tokens import put_at_input
+from pipeline_lib.models.lora_file import UsedLora
+from pipeline_lib.models.lora_use import layers_on, merge
 from pipeline_lib.models.prompt_tokens import OwnTokens
+from pipeline_lib.models.triple import SECOND_EXPERT
+from pipeline_lib.models.visits import Visits
 
 HIDDEN_SENTINEL = 15  # clear of the sentinels that learned tokens take, from 0 on
 _ENCODE_AT_ONCE = 16
@@ -43,6 +48,8 @@ class DiffusersBase(ABC):
     Attributes:
         encoder_calls: how often a text encoder ran or a video was encoded, ever.
         economy: how denoisers are kept; takes effect when one is loaded.
+        visits: which encoder is on the device; at most one is, and none while a denoiser works without gradients.
+        loras: LoRA files of others, merged into a denoiser when it is loaded.
         ENCODERS: parts that :meth:`free_encoders` drops.
         BLOCK_LISTS: names of a denoiser's lists of repeated blocks, in the order of the forward pass.
         VAE_DTYPE: of the autoencoder; None: that of the denoiser.
@@ -61,6 +68,8 @@ class DiffusersBase(ABC):
         self._embedding_rms: float | None = None
         self.encoder_calls = 0
         self.economy = Economy()
+        self.visits = Visits(device)
+        self.loras: Sequence[UsedLora] = ()
 
     @property
     def spec(self) -> FamilySpec:
@@ -71,6 +80,11 @@ class DiffusersBase(ABC):
     def source(self) -> str:
         """Folder or hub id that it was loaded from."""
         return self._source
+
+    @property
+    def folder(self) -> PipelineFolder:
+        """Its files."""
+        return self._folder
 
     @property
     def digest(self) -> str:
@@ -145,8 +159,9 @@ class DiffusersBase(ABC):
     @torch.no_grad()
     def token_embeddings(self, prompt: str) -> Tensor:
         """See the contract."""
-        ids = torch.tensor(self._own_tokens(prompt).ids, device=self._device, dtype=torch.long)
-        embeddings: Tensor = self._text_encoder.get_input_embeddings()(ids).float().cpu()
+        table = self._text_encoder.get_input_embeddings()
+        ids = torch.tensor(self._own_tokens(prompt).ids, device=table.weight.device, dtype=torch.long)
+        embeddings: Tensor = table(ids).float().cpu()
         return embeddings
 
     def replace_rows(
@@ -187,6 +202,7 @@ class DiffusersBase(ABC):
 
     def free_encoders(self) -> None:
         """Tokenizers are kept; they are small."""
+        self.visits.leave()
         for name in self.ENCODERS:
             self._parts.pop(name, None)
         gc.collect()
@@ -262,31 +278,34 @@ class DiffusersBase(ABC):
         return self._parts[name]
 
     def _module(self, name: str, dtype: torch.dtype) -> Any:
-        """A frozen network on the device."""
+        """A frozen network: a denoiser on the device, an encoder on the host until it is called."""
         if name not in self._parts:
             option = "torch_dtype" if self._folder.parts[name][0] == "diffusers" else "dtype"
             module: nn.Module = self._folder.load(name, **{option: dtype})
             module.eval().requires_grad_(False)
             try:
                 if name.startswith("transformer"):
+                    prefix = SECOND_EXPERT if name == "transformer_2" else ""
+                    merge(module, layers_on(self.loras, self._spec.name, prefix, module))
+                    self.visits.leave()
                     self.economy.settle(module, self._blocks_of(module), self._device, dtype)
+                    module.register_forward_pre_hook(self._alone)
                 else:
-                    module.to(self._device)
+                    self.visits.invite(module)
             except torch.OutOfMemoryError as error:
                 raise ResourceError(f"the {name} of {self._source} does not fit on {self._device}: {error}") from error
             self._parts[name] = module
         return self._parts[name]
+
+    def _alone(self, _denoiser: nn.Module, _inputs: object) -> None:
+        # With gradients a text encoder may be part of the step, and of its backward pass; the model's own estimate is
+        # made without them in the middle of such a step.
+        if not (torch.is_grad_enabled() or self.visits.in_graph):
+            self.visits.leave()
 
     def _count_call(self, _module: nn.Module, _inputs: object) -> None:
         self.encoder_calls += 1
 
     def _check_clip(self, pixels: Tensor) -> None:
         _, _, frames, height, width = pixels.shape
-        rules = self._spec.frame_rules
-        size, chunk = rules.size_multiple, rules.frame_multiple
-        if (frames - 1) % chunk or height % size or width % size:
-            raise InputError(
-                "a clip does not fit the autoencoder",
-                got=f"{frames} frames of {width}×{height}",
-                expected=f"1 + {chunk}k frames, sides that are multiples of {size}",
-            )
+        check_video("a clip does not fit the autoencoder", frames, width, height, self._spec.frame_rules)

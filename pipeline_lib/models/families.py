@@ -32,6 +32,7 @@ class Family:
         opener: where the callable stands that makes the base of a folder: (folder, source, device, dtype).
         lora_names: where the names of its LoRA files stand, which diffusers reads.
         comfy_names: where those of files for ComfyUI stand; empty where one file serves both readers.
+        stock_changes: lines of Python that make a stock pipeline `pipe`, read from `base`, do what ours does.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family:
     opener: str
     lora_names: str
     comfy_names: str = ""
+    stock_changes: tuple[str, ...] = ()
 
     def open(self, folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> BaseModel:
         """The base of a folder; the family's module is imported now: it imports diffusers, which takes seconds."""
@@ -101,6 +103,12 @@ FAMILIES: dict[str, Family] = {
         licence="Tencent Hunyuan Community License",
         opener="pipeline_lib.models.hunyuan:HunyuanBase",
         lora_names="pipeline_lib.models.hunyuan_lora:HUNYUAN_NAMES",
+        # See `llama_tokenizer` in pipeline_lib.models.hunyuan_text.
+        stock_changes=(
+            "from transformers import PreTrainedTokenizerFast as Fast",
+            'pipe.tokenizer = Fast.from_pretrained(base, subfolder="tokenizer")',
+            "pipe.vae.enable_tiling()",
+        ),
     ),
 }
 

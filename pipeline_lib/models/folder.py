@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from pipeline_lib.errors import InputError, ResourceError
+from pipeline_lib.models.frame_limits import check_video
 from pipeline_lib.records import FrameRules, Record
 from pipeline_lib.storage.files import sha256
 
@@ -41,8 +42,8 @@ class BaseCard(Record):
     self_conditioning: bool = Field(default=False, exclude_if=lambda on: not on)  # pretrained with it
 
     def rules(self, size_multiple: int, frame_multiple: int) -> FrameRules:
-        """Its size, length and frame rate, with what the family's networks allow."""
-        return FrameRules(
+        """Its size, length and frame rate, with what the family's networks allow; InputError where they do not fit."""
+        rules = FrameRules(
             height=self.height,
             width=self.width,
             num_frames=self.num_frames,
@@ -50,6 +51,8 @@ class BaseCard(Record):
             size_multiple=size_multiple,
             frame_multiple=frame_multiple,
         )
+        check_video(f"{CARD_NAME} does not fit the networks beside it", self.num_frames, self.width, self.height, rules)
+        return rules
 
     def defaults(self) -> dict[str, Any]:
         """What a :class:`pipeline_lib.models.base.FamilySpec` takes over as it is, by name."""
@@ -157,7 +160,7 @@ class PipelineFolder:
         """
         import torch  # late: what a folder says of itself is read without it
 
-        kind = self._class(part)
+        kind = self.class_of(part)
         is_module = issubclass(kind, torch.nn.Module)
         if is_module:
             options |= {"output_loading_info": True}
@@ -190,7 +193,8 @@ class PipelineFolder:
                 total.update(f"{file.relative_to(self.path).as_posix()}:{file_hash}\n".encode())
         return total.hexdigest()
 
-    def _class(self, part: str) -> Any:
+    def class_of(self, part: str) -> Any:
+        """The class that the index names for a part; InputError where it is none of diffusers' or transformers'."""
         if part not in self.parts or not (self.path / part).is_dir():
             raise InputError(f"{self.path} has no {part}", got=", ".join(sorted(self.parts)), expected=part)
         library, name = self.parts[part]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import HunyuanVideoPipeline
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline_lib.models.base import Conditioning
 from pipeline_lib.models.diffusers_base import HIDDEN_SENTINEL, DiffusersBase
@@ -25,6 +26,7 @@ from pipeline_lib.models.hunyuan_text import (
 from pipeline_lib.models.prompt_tokens import OwnTokens
 
 NO_GUIDANCE = 1.0
+_MASK = 3  # place of the attention mask among a block's inputs
 _LAYERS_SKIPPED = 2  # `num_hidden_layers_to_skip` of the stock `_get_llama_prompt_embeds`
 
 
@@ -57,6 +59,16 @@ class HunyuanBase(DiffusersBase):
     def __init__(self, folder: PipelineFolder, source: str, device: torch.device, dtype: torch.dtype) -> None:
         check_variant(folder)
         super().__init__(folder, source, device, dtype, family_spec(folder))
+        self._unpadded = False
+
+    @property
+    def transformer(self) -> Any:
+        """The denoiser; its blocks are spared a mask that masks nothing."""
+        fresh = "transformer" not in self._parts
+        transformer = super().transformer
+        for block in self._blocks_of(transformer) if fresh else ():
+            block.register_forward_pre_hook(self._without_mask)
+        return transformer
 
     def compact(self, conditioning: Conditioning) -> Conditioning:
         """256 rows become as many as the longest prompt has: the rest is masked everywhere. A copy."""
@@ -64,9 +76,28 @@ class HunyuanBase(DiffusersBase):
         return Conditioning({**conditioning.tensors, "text": text[:, : int(length.max())].clone()})
 
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        """Text may be padded to 256 rows or compacted; see the contract."""
+        """Text may be padded to 256 rows or compacted; see the contract.
+
+        A mask rules out the fastest attention kernels. Where all rows are real none is used; lengths on a GPU are
+        not read back for that.
+        """
+        length = conditioning.tensors["length"]
         tensors = conditioning.to(self._device).tensors
         text = tensors["text"].to(self._dtype)
+        self._unpadded = length.device.type == "cpu" and int(length.min()) >= text.shape[1]
+        try:
+            return self._denoise(noisy, sigma, tensors, text)
+        finally:
+            self._unpadded = False
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recomputes each block in the backward pass, without the mask where its forward pass had none."""
+        if enabled:
+            self.transformer.enable_gradient_checkpointing(self._checkpoint)
+        else:
+            self.transformer.disable_gradient_checkpointing()
+
+    def _denoise(self, noisy: Tensor, sigma: Tensor, tensors: Mapping[str, Tensor], text: Tensor) -> Tensor:
         mask = torch.arange(text.shape[1], device=self._device) < tensors["length"][:, None]
         velocity: Tensor = self.transformer(
             hidden_states=noisy.to(self._device, self._dtype),
@@ -78,6 +109,12 @@ class HunyuanBase(DiffusersBase):
             return_dict=False,
         )[0]
         return velocity.to(noisy.dtype)
+
+    def _without_mask(self, _block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*inputs[:_MASK], None, *inputs[_MASK + 1 :]) if self._unpadded else inputs
+
+    def _checkpoint(self, block: nn.Module, *inputs: Any) -> Any:
+        return checkpoint(block, *self._without_mask(block, inputs), use_reentrant=False)
 
     def pipeline(self) -> HunyuanVideoPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""
@@ -99,8 +136,13 @@ class HunyuanBase(DiffusersBase):
 
     @property
     def _vae(self) -> Any:
-        """Half precision is float16, as the stock documentation has it, whatever the transformer's."""
-        return self._module("vae", torch.float32 if self._dtype == torch.float32 else torch.float16)
+        """In tiles above 256 pixels a side, and half precision is float16, both as the stock documentation has it.
+
+        Untiled, the mask of its middle attention alone takes tens of gigabytes at 129 frames of 720×1280.
+        """
+        vae = self._module("vae", torch.float32 if self._dtype == torch.float32 else torch.float16)
+        vae.enable_tiling()
+        return vae
 
     def _own_tokens(self, prompt: str) -> OwnTokens:
         return own_tokens(self._tokenizer, prompt)
@@ -125,8 +167,9 @@ class HunyuanBase(DiffusersBase):
             without_spans(prompt, [own[position] for position in positions])
             for prompt, positions, own in zip(prompts, hidden, spans, strict=True)
         ]
-        text, length = self._llama_rows(prompts, hidden)
+        # Before Llama, which stays on the device then: a word that learns at its input needs it in the backward pass.
         pooled = self._counted("text_encoder_2")(clip_ids(self._part("tokenizer_2"), shown).to(self._device))
+        text, length = self._llama_rows(prompts, hidden)
         return Conditioning(
             {
                 "text": text,

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.families import Reader, family_named
+from pipeline_lib.models.lora_file import check_lora_path
 from pipeline_lib.models.triple import SECOND_EXPERT, LoraTriple
 from pipeline_lib.storage.tensors import read_tensors, save_tensors
 
 PROVENANCE_PREFIX = "mannerism."
 _EXPERTS = {"": "high_noise", SECOND_EXPERT: "low_noise"}  # the names that stock tools give the two files
-_PICKLES = (".pt", ".pth", ".ckpt", ".bin")
-_MAX_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,8 @@ def check_fit(layers: Mapping[str, tuple[Tensor, Tensor]], denoiser: nn.Module, 
         InputError: names the first layer that does not fit.
     """
     shapes = {
-        name.removesuffix(".base_layer"): tuple(module.weight.shape)  # PEFT wraps a layer it has adapted
+        # PEFT wraps a layer it has adapted; a weight in 4 bits has another shape than its layer.
+        name.removesuffix(".base_layer"): (module.out_features, module.in_features)
         for name, module in denoiser.named_modules()
         if isinstance(module, nn.Linear)
     }
@@ -233,10 +233,5 @@ def open_lora_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: a pickle, no such file, too large, or none of this format.
     """
-    if path.suffix in _PICKLES:
-        raise InputError(f"{path} is a pickle, which can run code when opened", fix="convert it to .safetensors")
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise InputError(f"there is no LoRA file at {path}", expected="a .safetensors file")
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path} is too large for a LoRA", got=f"{path.stat().st_size} bytes")
+    check_lora_path(path)
     return read_tensors(path)

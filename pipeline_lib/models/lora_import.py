@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,8 @@ from torch import Tensor, nn
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.families import family_named
 from pipeline_lib.models.lora_export import LoraFile, check_fit, open_lora_file, provenance_of
-from pipeline_lib.models.lora_names import DOWN, UP, checked_pair
-
-METADATA = "lora_adapter_metadata"
-"""Header key under which diffusers keeps PEFT's settings (`loaders/lora_base.py`, `LORA_ADAPTER_METADATA_KEY`)."""
+from pipeline_lib.models.lora_file import METADATA, in_peft_names
+from pipeline_lib.models.lora_names import DOWN, UP, LoraNames, checked_pair
 
 _ROLES = {
     ".lora_A.weight": "down",
@@ -46,6 +45,14 @@ _OTHER_KINDS = {
     ".lora_mid": "a LoRA of convolutions",
 }
 _TEXT_ENCODERS = ("lora_te", "text_encoder", "text_model")
+_FIX = "use a plain LoRA of the attention and feed-forward layers, trained for this base's family and size"
+# What keys of a LoRA look like, for a message about the wrong file; the first that fits counts.
+_SIGNS = {
+    "an image model": r"(^|[._])(down|up|mid|input|output|middle)_blocks?[._]",
+    "hunyuan or flux": r"(^|[._])(double|single)_blocks[._]\d|single_transformer_blocks",
+    "ltx or cogvideox": r"(^|[._])transformer_blocks[._]\d+[._]attn[12][._]",
+    "wan": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn|attn[12]|ffn)[._]",
+}
 _PATH_PREFIXES = ("", "transformer.", "diffusion_model.", "base_model.model.", "unet.")
 _KOHYA_PREFIXES = ("lora_unet_", "lora_transformer_")
 
@@ -96,16 +103,25 @@ def import_lora(path: Path, family: str, denoiser: nn.Module) -> LoraFile:
             anything that does not fit the base.
     """
     tensors, header = open_lora_file(path)
+    provenance = provenance_of(header)
+    if provenance.get("family", family) != family:
+        raise InputError(f"{path} is a LoRA of the family {provenance['family']}", expected=family, fix=_FIX)
     names = family_named(family).names_for("comfyui")
     native = {key.removesuffix(DOWN) for key in names.comfy_keys(denoiser) if key.endswith(DOWN)}
     aliases = dict(_aliases(denoiser, native))
+    known = _adaptable(names, denoiser)
     scaling = _scaling(_settings(tensors, header, path), path)
     layers: dict[str, tuple[Tensor, Tensor]] = {}
     fused: dict[str, Tensor] = {}
     for stem, layer in _grouped(tensors, path).items():
         target = aliases.get(stem)
         if target is None:
-            raise InputError(f"{path} has a layer that this base does not have", got=stem, expected=_example(aliases))
+            like = f"{stem}, as in {_looks_like(stem)}" if _looks_like(stem) else stem
+            raise InputError(
+                f"{path} has a layer that this base does not have", got=like, expected=_example(aliases), fix=_FIX
+            )
+        if target in native and target not in known:
+            raise InputError(f"{path} changes more than linear layers of the blocks", got=stem, fix=_FIX)
         down, up = _factors(layer, stem, scaling, str(path))
         if target in layers or target + DOWN in fused:
             raise InputError(f"{path} has the layer {target} twice", got=stem)
@@ -120,20 +136,41 @@ def import_lora(path: Path, family: str, denoiser: nn.Module) -> LoraFile:
     if not layers:
         raise InputError(f"{path} holds no LoRA layers")
     check_fit(layers, denoiser, str(path))
-    return LoraFile(layers, provenance_of(header))
+    return LoraFile(layers, provenance)
+
+
+def _linear_layers(denoiser: nn.Module) -> dict[str, nn.Linear]:
+    """By path in the bare denoiser: PEFT's own layers are left out, its wrappers' names too."""
+    return {
+        name.removesuffix(".base_layer"): module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name
+    }
+
+
+def _adaptable(names: LoraNames, denoiser: nn.Module) -> set[str]:
+    """The file's names of those layers that its format has a name for; ComfyUI knows more, such as norms."""
+    found: set[str] = set()
+    for path, linear in _linear_layers(denoiser).items():
+        pair = torch.zeros(1, linear.in_features), torch.zeros(linear.out_features, 1)
+        with suppress(InputError):  # outside of the blocks
+            found |= {key.removesuffix(DOWN) for key in names.write({path: pair}) if key.endswith(DOWN)}
+    return found
+
+
+def _looks_like(stem: str) -> str:
+    return next((family for family, sign in _SIGNS.items() if re.search(sign, stem)), "")
 
 
 def _aliases(denoiser: nn.Module, native: set[str]) -> Iterator[tuple[str, str]]:
     """Every stem that a file may use, to the diffusers path or to the family's own name in a file."""
-    for name, module in denoiser.named_modules():
-        if isinstance(module, nn.Linear) and ".lora_" not in name:
-            path = name.removesuffix(".base_layer")
-            yield from ((prefix + path, path) for prefix in _PATH_PREFIXES)
-            yield from ((prefix + path.replace(".", "_"), path) for prefix in _KOHYA_PREFIXES)
     for own in native:
         stem = own.partition(".")[2]  # after the family's prefix
         yield from ((prefix + stem, own) for prefix in (*_PATH_PREFIXES, "model.diffusion_model."))
         yield from ((prefix + stem.replace(".", "_"), own) for prefix in _KOHYA_PREFIXES)
+    for path in _linear_layers(denoiser):  # after the others: a layer that has one name in both is read as it is
+        yield from ((prefix + path, path) for prefix in _PATH_PREFIXES)
+        yield from ((prefix + path.replace(".", "_"), path) for prefix in _KOHYA_PREFIXES)
 
 
 def _grouped(tensors: Mapping[str, Tensor], path: Path) -> dict[str, _Layer]:
@@ -145,7 +182,8 @@ def _grouped(tensors: Mapping[str, Tensor], path: Path) -> dict[str, _Layer]:
         if suffix is None:
             kind = next((kind for part, kind in _OTHER_KINDS.items() if part in key), None)
             what = f"is {kind}, not a plain LoRA" if kind else "has a key that is none of a LoRA's"
-            raise InputError(f"{path} {what}", got=key, expected="lora_A and lora_B, or lora_down and lora_up")
+            pairs = "lora_A and lora_B, or lora_down and lora_up"
+            raise InputError(f"{path} {what}", got=key, expected=pairs, fix=_FIX)
         layer, role = layers.setdefault(key.removesuffix(suffix), _Layer()), _ROLES[suffix]
         if getattr(layer, role) is not None:
             raise InputError(f"{path} has one half of a layer twice", got=key)
@@ -168,7 +206,7 @@ def _factors(layer: _Layer, stem: str, scaling: _Scaling, what: str) -> tuple[Te
 
 def _settings(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> str:
     """PEFT's settings as JSON: of the header, or of the file beside a LoRA in PEFT's own names; empty: none."""
-    if METADATA in header or not any(key.startswith("base_model.model.") for key in tensors):
+    if METADATA in header or not any(map(in_peft_names, tensors)):
         return header.get(METADATA, "")
     beside = path.parent / "adapter_config.json"
     try:

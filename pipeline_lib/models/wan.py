@@ -72,7 +72,7 @@ class WanBase(DiffusersBase):
         """Text may be padded to 512 rows or compacted; see the contract."""
         text = conditioning.tensors["text"].to(self._device, self._dtype)
         lengths = conditioning.tensors["length"].to(self._device)
-        timestep = sigma.to(self._device, torch.float32) * self._scheduler.config.num_train_timesteps
+        timestep = sigma.to(torch.float32) * self._scheduler.config.num_train_timesteps
         return self._denoise(noisy.to(self._device, self._dtype), timestep, text, lengths).to(noisy.dtype)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
@@ -95,8 +95,8 @@ class WanBase(DiffusersBase):
         return CollapsedPadding(module, TEXT_ROWS, enabled=self._device.type == "cpu")
 
     def _denoise(self, noisy: Tensor, timestep: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
-        """Arguments as :meth:`CollapsedPadding.velocity` takes them."""
-        return self.padding.velocity(noisy, timestep, text, lengths)
+        """Arguments as :meth:`CollapsedPadding.velocity` takes them; `timestep` may still be on the host."""
+        return self.padding.velocity(noisy, timestep.to(noisy.device), text, lengths)
 
     def _encode_clip(self, pixels: Tensor) -> Tensor:
         mean, inverse_std = self._latent_statistics()

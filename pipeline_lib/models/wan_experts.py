@@ -69,15 +69,17 @@ class WanExperts(WanBase):
         )
 
     def _denoise(self, noisy: Tensor, timestep: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
+        # On the host, where training leaves its sigmas, this waits for no device.
         high = timestep >= self.boundary_ratio * self._scheduler.config.num_train_timesteps
+        steps = timestep.to(noisy.device)
         order, parts = [], []
         for padding, mine in ((self.padding, high), (self.low_noise_padding, ~high)):
             rows = mine.nonzero().flatten()
             if len(rows) == len(noisy):
-                return padding.velocity(noisy, timestep, text, lengths)
+                return padding.velocity(noisy, steps, text, lengths)
             if len(rows):
                 order.append(rows)
-                parts.append(padding.velocity(noisy[rows], timestep[rows], text[rows], lengths[rows]))
+                parts.append(padding.velocity(noisy[rows], steps[rows], text[rows], lengths[rows]))
         return torch.cat(parts)[torch.cat(order).argsort()]
 
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from pipeline_lib.flow_matching import interpolate, logit_normal_sigma, velocity_target
+from pipeline_lib.flow_matching import interpolate, stratified_sigma, velocity_target
 from pipeline_lib.models.folder import BaseCard
 from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
 from pipeline_lib.pocket.base_data import Batch, LatentSource
@@ -186,7 +186,7 @@ def losses(model: TextToVideo, batch: Batch, seed: int, settings: BaseSettings) 
     """
     source = generator(TRAINING_SEED, "base", seed)
     noise = torch.randn(batch.latents.shape, generator=source)
-    sigma = logit_normal_sigma(source, batch.latents.shape[0], FLOW_SHIFT)
+    sigma = stratified_sigma(source, batch.latents.shape[0], FLOW_SHIFT)
     noisy = interpolate(batch.latents, noise, sigma)
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = model.embed(batch.tokens, batch.mask)

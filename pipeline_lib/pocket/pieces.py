@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-
 _DECAY = 0.3
 
 
@@ -23,6 +22,9 @@ def decays(step: int, total: int) -> bool:
     Args:
         step: current step.
         total: steps of the whole training.
+
+    Returns:
+        True in the last part, while it decays.
     """
     return total - step < _DECAY * total
 

@@ -76,7 +76,9 @@ class ReportInputs:
         artifacts: what the run is made of in the artifact store.
         notes: what a person should know: what media did to the clips, warnings.
         base_source: what `from_pretrained` takes (folder or hub id); the concept's `base` when empty.
+        base_revision: of a hub id; empty: the default branch.
         call: what a stock pipeline of the base must be called with, besides the prompt.
+        stock_changes: lines of Python that a stock pipeline `pipe`, read from `base`, needs before it is called.
         loras: file names of the concept's plain LoRA, or those of its two experts, the high-noise one's first.
         in_comfy: whether ComfyUI can load the base.
         learned_words: whether the concept needs `load_concept` for what a LoRA file cannot carry: learned words,
@@ -96,7 +98,9 @@ class ReportInputs:
     artifacts: tuple[ArtifactRef, ...] = ()
     notes: tuple[str, ...] = ()
     base_source: str = ""
-    call: Mapping[str, float] = field(default_factory=dict)
+    base_revision: str = ""
+    call: Mapping[str, float | str] = field(default_factory=dict)
+    stock_changes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ("lora.safetensors",)
     in_comfy: bool = True
     learned_words: bool = False

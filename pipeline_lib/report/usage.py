@@ -38,23 +38,34 @@ def usage(inputs: ReportInputs) -> Usage:
         For a stock diffusers pipeline, for the whole concept, for ComfyUI.
     """
     concept = inputs.concept
-    opening = f"pipe = DiffusionPipeline.from_pretrained({inputs.base_source or concept.base!r})"
+    opening = _opening(inputs)
+    trained_with = [f"# put on first what it was trained with: {fact}" for fact in concept.loras]
     sampling = _sampling(concept.wording.fill("a {subject}, on the beach"), inputs.call)
     diffusers = [
         "from diffusers import DiffusionPipeline",
-        opening,
+        *opening,
+        *trained_with,
         *_loading(inputs.loras),
         *sampling,
     ]
     bundle = [
         "from diffusers import DiffusionPipeline",
         "from pipeline_lib import load_concept",
-        opening,
+        *opening,
+        *trained_with,
         'load_concept(pipe, "concept")  # the folder beside this page',
         *sampling,
     ]
     comfy = f"{_comfy(inputs)}, and write “{concept.trigger}” in the prompt."
     return Usage("\n".join(diffusers), "\n".join(bundle), comfy if inputs.in_comfy else "", inputs.learned_words)
+
+
+def _opening(inputs: ReportInputs) -> list[str]:
+    source = repr(inputs.base_source or inputs.concept.base)
+    revision = f", revision={inputs.base_revision!r}" if inputs.base_revision else ""
+    if not inputs.stock_changes:
+        return [f"pipe = DiffusionPipeline.from_pretrained({source}{revision})"]
+    return [f"base = {source}", f"pipe = DiffusionPipeline.from_pretrained(base{revision})", *inputs.stock_changes]
 
 
 def _loading(loras: tuple[str, ...]) -> list[str]:
@@ -73,13 +84,15 @@ def _comfy(inputs: ReportInputs) -> str:
     return f"Copy {files} to ComfyUI/models/loras, add a LoraLoaderModelOnly node behind {where}"
 
 
-def _sampling(prompt: str, call: Mapping[str, float]) -> list[str]:
+def _sampling(prompt: str, call: Mapping[str, float | str]) -> list[str]:
     if not call:
         return [f"frames = pipe({prompt!r}).frames[0]"]
-    given = wrap(", ".join(f"{name}={value!r}" for name, value in call.items()) + ",", _LINE)
+    numbers = {name: value for name, value in call.items() if not isinstance(value, str)}
+    given = wrap(", ".join(f"{name}={value!r}" for name, value in numbers.items()) + ",", _LINE)
+    words = [f"{name}={value!r}," for name, value in call.items() if isinstance(value, str)]
     return [
         "settings = dict(",
-        *(f"    {line}" for line in given),
+        *(f"    {line}" for line in [*given, *words]),
         ")",
         f"frames = pipe({prompt!r}, **settings).frames[0]",
     ]

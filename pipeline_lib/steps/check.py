@@ -8,13 +8,17 @@ from pipeline_lib.errors import ConfigError
 from pipeline_lib.generation.prompts import check_prompts, read_prompts
 from pipeline_lib.media.header import read_header
 from pipeline_lib.media.limits import DEFAULT_LIMITS
+from pipeline_lib.models.lora_file import used_loras
 from pipeline_lib.observers import captioner_folder, segmenter_path
 from pipeline_lib.records import Prompt
 from pipeline_lib.registry import (
+    base_source,
     check_base,
+    choose_method,
     choose_settings,
     encoder_folder,
     image_encoder_folder,
+    open_base,
     truth_weights,
 )
 from pipeline_lib.run_config import RunConfig
@@ -35,14 +39,39 @@ def check_config(config: RunConfig) -> None:
         read_header(clip, DEFAULT_LIMITS)
     if not (config.concept.subject or config.concept.class_noun or config.captions):
         raise ConfigError("what is to be learned has no name", fix="say it with --subject, e.g. --subject dog")
+    check_service(config)
+    check_prompts(asked_prompts(config), class_noun(config))
+
+
+def check_service(config: RunConfig) -> None:
+    """Looks at all that does not depend on the inputs.
+
+    Args:
+        config: perhaps without inputs.
+
+    Raises:
+        InputError: the first mistake found; names the thing and the fix.
+    """
     choose_settings(config)
     captioner_folder(config)
     segmenter_path(config)
     check_base(config)
+    _check_loras(config)
     encoder_folder(config)
     image_encoder_folder(config)
     truth_weights(config)
-    check_prompts(asked_prompts(config), class_noun(config))
+
+
+def _check_loras(config: RunConfig) -> None:
+    """Reads the LoRAs that a config names against its base; those for a hub id's only as far as they can be alone."""
+    loras = (*config.base.loras, *config.method.start)
+    if not loras:
+        return
+    if config.method.start:
+        choose_method(config)
+    used_loras(loras)
+    if Path(base_source(config)).expanduser().exists():
+        open_base(config, "cpu", "float32")
 
 
 def asked_prompts(config: RunConfig) -> list[Prompt]:

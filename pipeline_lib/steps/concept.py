@@ -69,4 +69,6 @@ def _record(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef])
         seed=context.config.seed,
         data_digest=inputs["clips"].digest,
         version=version("mannerism"),
+        loras=plan.loras,
+        started_from=plan.started_from,
     )

@@ -1,4 +1,8 @@
-"""What a run will use, counted from headers and settings: no weight is read, nothing is timed."""
+"""What a run will use: memory by phase, steps and seconds; no weight is read.
+
+Activations and arithmetic are counted by a rehearsal without values (:mod:`pipeline_lib.steps.rehearsal`); what is
+assumed besides are prompts of 32 tokens.
+"""
 
 from __future__ import annotations
 
@@ -6,80 +10,164 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from pipeline_lib.media.header import read_header
 from pipeline_lib.media.limits import DEFAULT_LIMITS
 from pipeline_lib.models.base import BaseModel, FamilySpec
 from pipeline_lib.models.folder import PipelineFolder
 from pipeline_lib.records import Caption, Record, StageSpec
 from pipeline_lib.registry import MethodChoice, base_source
-from pipeline_lib.run_config import RunConfig
+from pipeline_lib.run_config import RunConfig, TrainingSection
+from pipeline_lib.steps.advice import Advice, Need, advice
 from pipeline_lib.steps.caption import class_noun
 from pipeline_lib.steps.generate import planned_prompts
+from pipeline_lib.steps.memory import Load, Phase, adapter_bytes, lesson_of, phases
 from pipeline_lib.steps.prepare import collect_inputs
+from pipeline_lib.steps.rehearsal import Rehearsal, Work
 from pipeline_lib.steps.sampling import changed_sampling
+from pipeline_lib.steps.speed import Rate
+from pipeline_lib.steps.weightless_stage import TEXT_ROWS, step_samples, text_rows
 from pipeline_lib.training.encode import MAX_WINDOWS
 from pipeline_lib.training.prior import FRAMES_PER_CLIP
 
-BYTES = {"float32": 4, "bfloat16": 2}
-TRAINED_BYTES = 16  # a float32 factor, its gradient and AdamW's two moments
-IN_MEMORY = ("transformer", "text_encoder", "vae")
+_ONE_PASS = ("hunyuan",)  # the guidance scale is an input of the model, so a step is one pass
+_PASSES_AT_ONCE = ("ltx", "cogvideox")  # stock pipelines that put both passes of a step into one batch
 
 
 class Cost(Record):
     """What a run will use.
 
-    `weights` are bytes in memory by part of the base, at the run's dtype; `adapter` the bytes of all that
-    learns, with gradients and moments; `latents` the most bytes that cached latents take. `training_steps` are
-    those of all stages; `forwards` counts passes of one sample through the denoiser, by step: a training pass
-    has a backward pass besides.
-    Activations are not counted: they depend on kernels and micro-batch.
+    `weights` are bytes by part of the base, each in its own dtype and storage, on whichever side; `adapter` the most
+    bytes of all that learns, with gradients and moments; `latents` the most bytes that cached latents take, `text`
+    those of encoded prompts. `phases` tell what is in memory when. `steps` are those of each stage; `forwards` counts
+    passes of one sample through the denoiser, by step: a training pass has a backward pass besides. `work` is what one
+    training step of each stage takes, all processes together, and one pass of sampling.
     """
 
     weights: dict[str, int]
     adapter: int
     latents: int
-    training_steps: int
+    text: int
+    phases: tuple[Phase, ...]
+    steps: dict[str, int]
     forwards: dict[str, int]
+    work: dict[str, Work]
+
+    @property
+    def training_steps(self) -> int:
+        """Of all stages."""
+        return sum(self.steps.values())
+
+    @property
+    def need(self) -> Need:
+        """The most that any phase needs."""
+        return need_of(self.phases)
 
 
-def run_cost(config: RunConfig, choice: MethodChoice, base: BaseModel, dtype: str) -> Cost:
-    """Counts what a run will use.
+def need_of(held: Sequence[Phase]) -> Need:
+    """The most bytes of any phase, on either side."""
+    return Need(device=max(phase.on_device for phase in held), host=max(phase.on_host for phase in held))
+
+
+class Estimate:
+    """A run's cost, and what it would be with other memory settings.
 
     Args:
         config: of the run.
         choice: its method.
         base: opened, nothing loaded.
-        dtype: of transformer and text encoder; the autoencoder stays in float32.
-
-    Returns:
-        The counts.
+        device: "cpu" or "cuda…".
+        dtype: of denoiser and text encoders.
 
     Raises:
         InputError: the inputs, or the base's files, cannot be read.
     """
-    folder = PipelineFolder(Path(base_source(config)).expanduser())
-    stages = choice.method.plan(choice.settings, bool(collect_inputs(config).clips))
-    parts = [part for part in folder.parts if part.startswith(IN_MEMORY)]
-    sizes = {part: sum(math.prod(shape) for shape in folder.shapes(part).values()) for part in parts}
-    return Cost(
-        weights={part: size * BYTES["float32" if part == "vae" else dtype] for part, size in sizes.items()},
-        adapter=_factors(folder, base.spec.lora_targets, stages) * TRAINED_BYTES,
-        latents=_latents(config, choice, base),
-        training_steps=sum(stage.steps for stage in stages),
-        forwards=_forwards(config, choice, base.spec, stages),
-    )
+
+    def __init__(self, config: RunConfig, choice: MethodChoice, base: BaseModel, device: str, dtype: str) -> None:
+        self._config, self._choice, self._spec = config, choice, base.spec
+        self._folder = PipelineFolder(Path(base_source(config)).expanduser())
+        self._stages = choice.method.plan(choice.settings, bool(collect_inputs(config).clips))
+        on_cpu = device == "cpu"
+        self._rehearsal = Rehearsal(self._folder.path, base.spec, getattr(torch, dtype), on_cpu=on_cpu)
+        self._latents, frames = _latents(config, choice, base)
+        self._text = _text(config, choice, self._folder, base)
+        self._load = Load(
+            stages=self._stages,
+            denoisers=sum(part.startswith("transformer") for part in self._folder.parts),
+            encoders=[part for part in self._folder.parts if part.startswith("text_encoder")],
+            cached=self._latents + self._text,
+            denoised=_passes(base.spec, changed_sampling(config, base.spec).guidance_scale)
+            if base.spec.name in _PASSES_AT_ONCE
+            else 1,
+            frames=frames,
+            on_cpu=on_cpu,
+        )
+
+    def cost(self) -> Cost:
+        """Of the run as its config has it."""
+        training, load, rehearsal = self._config.training, self._load, self._rehearsal
+        denoiser = rehearsal.denoiser_bytes(training.storage)[0]
+        weights = {part: denoiser for part in self._folder.parts if part.startswith("transformer")}
+        weights |= {part: rehearsal.reading(part)[1] for part in load.encoders}
+        weights["vae"] = rehearsal.decoding()[1]
+        return Cost(
+            weights=weights,
+            adapter=max((self._adapter(stage) for stage in self._stages), default=0),
+            latents=self._latents,
+            text=self._text,
+            phases=tuple(phases(rehearsal, load, training)),
+            steps={f"train-{stage.name}": stage.steps for stage in self._stages},
+            forwards=_forwards(self._config, self._choice, self._spec, self._stages),
+            work={**{f"train-{stage.name}": self._step(stage) for stage in self._stages}, "pass": self._one_pass()},
+        )
+
+    def need(self, training: TrainingSection) -> Need:
+        """Of the run with other memory settings."""
+        return need_of(phases(self._rehearsal, self._load, training))
+
+    def advice(self, room: Need) -> list[Advice]:
+        """What to switch on where there is too little room, or off where there is enough."""
+        blocks = sum(self._rehearsal.depth.values())
+        samples = max((step_samples(stage) for stage in self._stages), default=1)
+        return advice(self._config.training, room, blocks, samples, self.need)
+
+    def _adapter(self, stage: StageSpec) -> int:
+        _, learning, masks = self._rehearsal.factors(stage)
+        gradients_without_masks = 4 * (learning - masks) * self._load.denoisers
+        return adapter_bytes(self._rehearsal, self._load, stage)[1] + gradients_without_masks
+
+    def _step(self, stage: StageSpec) -> Work:
+        lesson = lesson_of(stage, self._config.training)
+        times = step_samples(stage) / lesson.samples
+        once = self._rehearsal.training(lesson)
+        return Work(once.memory, once.flops * times, once.moved * times)
+
+    def _one_pass(self) -> Work:
+        once = self._rehearsal.denoising(self._load.denoised)
+        return Work(once.memory, once.flops / self._load.denoised, once.moved / self._load.denoised)
 
 
-def _factors(folder: PipelineFolder, targets: Sequence[str], stages: Sequence[StageSpec]) -> int:
-    """Numbers in the factors of the largest stage: rank · (in + out) of every adapted layer."""
-    endings = tuple(f".{target}.weight" for target in targets)
-    denoisers = [part for part in folder.parts if part.startswith("transformer")]
-    weights = [item for part in denoisers for item in folder.shapes(part).items()]
-    sides = sum(sum(shape) for name, shape in weights if f".{name}".endswith(endings))
-    return sides * max((int(stage.settings.get("rank", 0)) for stage in stages), default=0)
+def seconds(cost: Cost, rate: Rate, processes: int) -> dict[str, float]:
+    """How long the steps of a run take, about; encoding, decoding and scores are not in it.
+
+    Args:
+        cost: of the run.
+        rate: of its device.
+        processes: that share a training step.
+
+    Returns:
+        Seconds by step, as in `Cost.forwards`.
+    """
+    one_pass = rate.seconds(cost.work["pass"])
+    return {
+        name: cost.steps[name] * rate.seconds(cost.work[name]) / processes if name in cost.steps else count * one_pass
+        for name, count in cost.forwards.items()
+    }
 
 
-def _latents(config: RunConfig, choice: MethodChoice, base: BaseModel) -> int:
+def _latents(config: RunConfig, choice: MethodChoice, base: BaseModel) -> tuple[int, int]:
+    """Bytes of latents at most, and frames of the longest clip that is encoded at once."""
     spec, rules = base.spec, base.spec.frame_rules
     area = rules.height * rules.width // spec.spatial_factor**2
     clip = 1 + (rules.num_frames - 1) // spec.temporal_factor
@@ -89,22 +177,36 @@ def _latents(config: RunConfig, choice: MethodChoice, base: BaseModel) -> int:
     frames = wanted or math.ceil(sum(lengths)) + len(media.images)
     prior = choice.method.prior(choice.settings)
     kept = frames + clip * MAX_WINDOWS * len(media.clips) + (prior.clips * (clip + FRAMES_PER_CLIP) if prior else 0)
-    return kept * area * spec.latent_channels * 4
+    return kept * area * spec.latent_channels * 4, rules.num_frames if media.clips or prior else 1
+
+
+def _text(config: RunConfig, choice: MethodChoice, folder: PipelineFolder, base: BaseModel) -> int:
+    """Bytes of encoded prompts, float32: two of each source and one of each clip of the prior, in all variants."""
+    media, prior = collect_inputs(config), choice.method.prior(choice.settings)
+    drop = choice.method.encoding(choice.settings, base, class_noun(config)).drop
+    prompts = 2 * (len(media.clips) + bool(media.images)) * (drop.variants if drop.probability else 1)
+    prompts += prior.clips * (prior.token_variants if prior.token_drop else 1) if prior else 0
+    config_of = folder.config("transformer")
+    width = next(
+        (config_of[key] for key in ("text_dim", "caption_channels", "text_embed_dim") if key in config_of), 4096
+    )
+    rows = text_rows(base.spec.name, padded=False) if base.spec.name in TEXT_ROWS else 512
+    return prompts * rows * int(width) * 4
 
 
 def _forwards(config: RunConfig, choice: MethodChoice, spec: FamilySpec, stages: Sequence[StageSpec]) -> dict[str, int]:
     prior = choice.method.prior(choice.settings)
-    counts = {"prior": prior.clips * _video(spec.sampling_steps, spec.guidance_scale)} if prior else {}
+    counts = {"prior": prior.clips * spec.sampling_steps * _passes(spec, spec.guidance_scale)} if prior else {}
     for stage in stages:
-        origins = 2 if stage.settings.get("prior_weight") else 1
-        counts[f"train-{stage.name}"] = stage.steps * int(stage.settings.get("batch", 1)) * origins
+        counts[f"train-{stage.name}"] = stage.steps * step_samples(stage)
     sampling = changed_sampling(config, spec)
     prompts, _ = planned_prompts(
         config, config.captions[0] if config.captions else Caption(class_noun=class_noun(config))
     )
     videos = 2 * len(prompts) * len(config.samples.seeds)
-    return {**counts, "samples": videos * _video(sampling.num_inference_steps, sampling.guidance_scale)}
+    passes = sampling.num_inference_steps * _passes(spec, sampling.guidance_scale)
+    return {**counts, "samples": videos * passes}
 
 
-def _video(steps: int, guidance: float) -> int:
-    return steps * (2 if guidance > 1 else 1)
+def _passes(spec: FamilySpec, guidance: float) -> int:
+    return 2 if guidance > 1 and spec.name not in _ONE_PASS else 1

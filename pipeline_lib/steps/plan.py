@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from pipeline_lib.records import ArtifactRef, Record, StageSpec
+from pipeline_lib.models.lora_file import used_loras
+from pipeline_lib.records import ArtifactRef, LoraFact, Record, StageSpec
 from pipeline_lib.steps.prepare import has_clips, load_clips
 from pipeline_lib.steps.step import StepContext
 
@@ -30,6 +31,8 @@ class RunPlan(Record):
     stages: tuple[StageSpec, ...]
     has_prior: bool
     notes: tuple[str, ...] = ()
+    loras: tuple[LoraFact, ...] = ()
+    started_from: tuple[LoraFact, ...] = ()
 
 
 def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
@@ -51,6 +54,7 @@ def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
     stages = tuple(choice.method.plan(choice.settings, moving))
     names = " and ".join(stage.name for stage in stages)
     notes = () if moving else (f"only images were given: appearance is learned (stage {names} alone), motion is not",)
+    started = tuple(lora.fact for lora in used_loras(context.config.method.start))
     facts = context.base_facts()
     return RunPlan(
         base=context.config.base.source,
@@ -62,10 +66,32 @@ def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
         method=choice.method.name,
         preset=choice.preset,
         settings=choice.settings.model_dump(mode="json"),
-        stages=stages,
+        stages=tuple(_started(stage, started) for stage in stages),
         has_prior=choice.method.prior(choice.settings) is not None,
-        notes=notes,
+        notes=(*notes, *_lora_notes([lora.fact for lora in base.loras], started)),
+        loras=tuple(lora.fact for lora in base.loras),
+        started_from=started,
     )
+
+
+def _started(stage: StageSpec, loras: Sequence[LoraFact]) -> StageSpec:
+    """A first stage's spec, which says what it starts from, so that its key does."""
+    if not loras or stage.after is not None:
+        return stage
+    start = {"start": [lora.identity for lora in loras]}
+    return stage.model_copy(update={"settings": {**stage.settings, **start}})
+
+
+def _lora_notes(on_base: Sequence[LoraFact], started: Sequence[LoraFact]) -> list[str]:
+    notes = []
+    if on_base:
+        notes.append(
+            f"trained on the base with {', '.join(map(str, on_base))}: the exported LoRA does not hold that, so load "
+            "it as well wherever the concept is used"
+        )
+    if started:
+        notes.append(f"training started from {', '.join(map(str, started))}, which is part of the exported LoRA")
+    return notes
 
 
 def report_inputs(made: Mapping[str, Result], stages: Mapping[str, Result]) -> dict[str, Result]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_lib.generation.sample import asked_num_frames, low_noise_guidance
+from pipeline_lib.generation.sample import asked_num_frames, frame_rate, low_noise_guidance
 from pipeline_lib.media.sheet import contact_sheet
 from pipeline_lib.models.concept import Companions, read_concept
 from pipeline_lib.models.families import family_named
@@ -76,7 +76,9 @@ def _report_inputs(context: StepContext, plan: RunPlan, inputs: dict[str, Artifa
         artifacts=tuple(inputs.values()),
         notes=(*plan.notes, *_input_notes(context, inputs)),
         base_source=str(named.folder) if named else plan.base,
+        base_revision=context.config.base.revision,
         call=_stock_call(context),
+        stock_changes=family_named(context.base.spec.name).stock_changes,
         loras=tuple(sorted(file.name for file in folder.glob("lora*.safetensors"))),
         # The bases with a name of ours are ours; a family with other names for ComfyUI needs an export of its own.
         in_comfy=named is None and not family_named(context.base.spec.name).comfy_names,
@@ -96,8 +98,11 @@ def _made(context: StepContext, ref: ArtifactRef) -> ReportStage:
     return ReportStage(seconds=float(notes.get("seconds", 0.0)), figures=notes.get("figures", {}))
 
 
-def _stock_call(context: StepContext) -> dict[str, float]:
+def _stock_call(context: StepContext) -> dict[str, float | str]:
+    import diffusers
+
     settings = user_sampling(context)
+    told = {"negative_prompt": settings.negative_prompt} if settings.negative_prompt else {}
     return {
         "num_frames": asked_num_frames(settings.num_frames, context.base.spec.temporal_factor),
         "height": settings.height,
@@ -105,6 +110,8 @@ def _stock_call(context: StepContext) -> dict[str, float]:
         "num_inference_steps": settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale,
         **low_noise_guidance(context.base.spec, settings),
+        **frame_rate(getattr(diffusers, context.base.folder.pipeline_class), settings),
+        **told,
     }
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from pipeline_lib.errors import ArtifactError, InputError, PipelineError, ResourceError, StopRequested
+from pipeline_lib.models.lora_file import used_loras
 from pipeline_lib.records import ConceptRecord
 from pipeline_lib.registry import BASES, truth_weights
 from pipeline_lib.run_config import RunConfig, config_text, digest
@@ -32,7 +33,7 @@ from pipeline_lib.storage.files import CHECKSUMS
 RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
 LIBRARY = Path(__file__).parents[1]
 OUTPUTS = ("generate-base", "generate-personalised", "evaluate", "concept", "report")
-_NO_EFFECT = ("checkpoint_every", "micro_batch", "gradient_checkpointing", "swapped_blocks", "compile")
+_NO_EFFECT = ("checkpoint_every", "micro_batch", "gradient_checkpointing", "swapped_blocks", "compile", "processes")
 
 
 class RunRecord(RunScores):
@@ -82,10 +83,16 @@ def run_identity(config: RunConfig) -> str:
 
     Raises:
         MediaError: an input is not there, or holds no media.
+        InputError: a LoRA is not there, or is no LoRA file.
     """
     values = config.model_dump(mode="json", exclude={"tracking": True, "training": set(_NO_EFFECT)})
     media = collect_inputs(config)
     values["concept"]["inputs"] = [[path.name, CHECKSUMS.of(path)] for path in (*media.clips, *media.images)]
+    loras = {"base": ("loras", config.base.loras), "method": ("start", config.method.start)}
+    for section, (key, uses) in loras.items():
+        values[section] |= {key: [lora.fact.identity for lora in used_loras(uses)]}
+        if not uses:  # runs of versions that knew no such key have their names without it
+            del values[section][key]
     prompts = Path(config.samples.prompts_file)
     if config.samples.prompts_file and prompts.is_file():
         values["samples"]["prompts_file"] = CHECKSUMS.of(prompts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.models.lora_file import used_loras
 from pipeline_lib.registry import open_base, open_encoder, open_image_encoder
 from pipeline_lib.run_config import RunConfig, TrainingSection
 
@@ -21,10 +22,13 @@ class ModelShelf:
 
     Args:
         locks: folder of the device locks; one process trains on a GPU at a time.
+
+    Attributes:
+        locks: see above.
     """
 
     def __init__(self, locks: Path) -> None:
-        self._locks = locks
+        self.locks = locks
         self._held = ExitStack()
         self._base: tuple[tuple[str, ...], BaseModel] | None = None
         self._encoder: tuple[tuple[Path, str], ImageTextEncoder] | None = None
@@ -45,13 +49,14 @@ class ModelShelf:
         """
         device, dtype = resolve_device(config.training)
         kept = (config.training.storage, config.training.swapped_blocks, config.training.compile)
-        wanted = (config.base.source, config.base.revision, device, dtype, *map(str, kept))
+        loras = used_loras(config.base.loras)
+        wanted = (config.base.source, config.base.revision, device, dtype, *map(str, (*kept, *loras)))
         if self._base is None or self._base[0] != wanted:
             self.clear()
             if device != "cpu":
                 from pipeline_lib.processes.locks import device_lock
 
-                self._held.enter_context(device_lock(device, self._locks, on_wait=on_wait, stop=stop))
+                self._held.enter_context(device_lock(device, self.locks, on_wait=on_wait, stop=stop))
             self._base = (wanted, open_base(config, device, dtype))
         return self._base[1]
 
@@ -95,6 +100,11 @@ def resolve_device(training: TrainingSection) -> tuple[str, str]:
         if index >= torch.cuda.device_count():
             raise ConfigError(
                 f"training.device: there is no {device}", got=f"{torch.cuda.device_count()} CUDA devices", fix="use cpu"
+            )
+        if index + training.processes > torch.cuda.device_count():
+            raise ConfigError(
+                f"training.processes: {training.processes} processes take a GPU each",
+                got=f"{torch.cuda.device_count()} CUDA devices",
             )
         device = f"cuda:{index}"
     dtype = training.dtype

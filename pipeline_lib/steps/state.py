@@ -13,6 +13,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.storage import ArtifactStore, disk_errors
 
 ENVIRONMENT_VARIABLE = "MANNERISM_STATE"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT = "mannerism_state"
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
 
@@ -85,6 +86,11 @@ class StateFolder:
         return self.root / "logs"
 
     @property
+    def drops(self) -> Path:
+        """Inbox and ledger of data drops, where no other place is named."""
+        return self.root / "drops"
+
+    @property
     def locks(self) -> Path:
         """Device locks: of this machine and user, since runs of several state folders share its GPUs."""
         return Path(tempfile.gettempdir()) / f"mannerism-{getpass.getuser()}" / "locks"
@@ -96,6 +102,11 @@ class StateFolder:
 
     @property
     def mlflow_uri(self) -> str:
+        """Where runs are written down: the server that MLflow's own variable names, else the database here."""
+        return os.environ.get(TRACKING_VARIABLE) or self.mlflow_database
+
+    @property
+    def mlflow_database(self) -> str:
         """MLflow's database."""
         return f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 

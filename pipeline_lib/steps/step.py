@@ -96,10 +96,11 @@ class StepContext:
         return self._choice
 
     def base_facts(self) -> dict[str, str]:
-        """The base's part of every key: weights, dtype, kind of device, seed."""
+        """The base's part of every key: weights and the LoRAs in them, dtype, kind of device, seed."""
         base, storage = self.base, self.base.economy.storage
+        on_base = ", ".join(lora.fact.identity for lora in base.loras)
         return {
-            "base": base.digest,
+            "base": base.digest + (on_base and f" with {on_base}"),
             "dtype": str(base.dtype).removeprefix("torch.") + ("" if storage == "full" else f" in {storage}"),
             "device": base.device.type,
             "seed": str(self.config.seed),

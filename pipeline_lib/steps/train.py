@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline_lib.errors import ConfigError, InputError
 from pipeline_lib.generation.sample import generate
 from pipeline_lib.media.write import write_video
-from pipeline_lib.methods.method import Method, StageInputs
+from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.models.concept import LORA_FILE, TRIPLE_FILE
 from pipeline_lib.models.lora_export import write_lora
+from pipeline_lib.models.lora_file import used_loras
+from pipeline_lib.models.lora_names import Layers
+from pipeline_lib.models.lora_start import energy_lost
+from pipeline_lib.models.lora_use import start_layers
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, StageSpec, StepRecord
 from pipeline_lib.seeding import derived_seed
 from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.generate import companions, wording
 from pipeline_lib.steps.layout import LOSSES_FILE, SPEC_FILE
+from pipeline_lib.steps.other_ranks import other_ranks
 from pipeline_lib.steps.sampling import user_sampling
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.storage import write_atomic
@@ -29,6 +35,7 @@ from pipeline_lib.training.stage import Stage
 STAGE_VERSION = 2
 KIND = "stage"
 WHOLE_BATCH = 1_000_000
+START_LOST = "start_energy_lost"
 
 
 def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef]) -> StepResult:
@@ -53,11 +60,14 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
 
     def make(folder: Path, key: str) -> dict[str, float]:
         method = context.method.method
-        checkpoints = Checkpoints(context.store.work_folder(KIND, key), context.config.training.checkpoint_every)
-        stage = _build(context, method, spec, inputs)
+        work = context.store.work_folder(KIND, key)
+        checkpoints = Checkpoints(work, context.config.training.checkpoint_every)
+        stage = build_stage(context, spec, inputs)
         try:
+            _check_shares(context, stage)
             tell = _teller(context, stage, inputs["captions"], checkpoints.latest_step())
-            history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop)
+            with other_ranks(context, spec, inputs, work) as ranks:
+                history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop, ranks=ranks)
             figures = method.finish(stage, folder)
             _export(context, spec, folder)
         finally:
@@ -65,12 +75,22 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
             context.base.set_gradient_checkpointing(False)
         write_atomic(folder / LOSSES_FILE, as_json_lines(history))
         write_atomic(folder / SPEC_FILE, spec.model_dump_json(indent=1))
-        return {**figures, **_last(history)}
+        return {**figures, **_start_figures(context, spec), **_last(history)}
 
     result = find_or_build(context, recipe, make)
     asked_in_vain = result.found and preview_interval(context) and not list(_previews(context, spec).glob("*.mp4"))
-    note = f"stage {spec.name} was found trained: previews are made only while a stage trains"
-    return result.model_copy(update={"notes": (note,)}) if asked_in_vain else result
+    notes = _start_notes(result, spec)
+    if asked_in_vain:
+        notes.append(f"stage {spec.name} was found trained: previews are made only while a stage trains")
+    return result.model_copy(update={"notes": tuple(notes)})
+
+
+def _start_notes(result: StepResult, spec: StageSpec) -> list[str]:
+    lost = result.figures.get(START_LOST, 0.0)
+    if not lost:
+        return []
+    rank = f"rank {spec.settings['rank']} leaves out {lost:.1%} of the squared size of the LoRA it starts from"
+    return [f"stage {spec.name}: {rank}; a higher method.settings.rank keeps more"]
 
 
 def preview_interval(context: StepContext) -> int:
@@ -84,11 +104,21 @@ def preview_interval(context: StepContext) -> int:
     return math.ceil(training.preview_every / training.checkpoint_every) * training.checkpoint_every
 
 
-def _build(context: StepContext, method: Method, spec: StageSpec, inputs: dict[str, ArtifactRef]) -> Stage:
+def build_stage(context: StepContext, spec: StageSpec, inputs: Mapping[str, ArtifactRef]) -> Stage:
+    """The live stage, in any of the processes that train it.
+
+    Args:
+        context: where and how.
+        spec: as the method planned it.
+        inputs: as for :func:`train`.
+
+    Returns:
+        The stage, at its start, on the context's base.
+    """
     store = context.store
     context.base.free_encoders()  # latents and text are cached; a preview loads them again
     context.base.set_gradient_checkpointing(context.config.training.gradient_checkpointing)
-    return method.build(
+    return context.method.method.build(
         spec,
         context.base,
         StageInputs(
@@ -97,8 +127,34 @@ def _build(context: StepContext, method: Method, spec: StageSpec, inputs: dict[s
             previous=store.folder(inputs["after"]) if "after" in inputs else None,
             seed=context.config.seed,
             micro_batch=context.micro_batch or WHOLE_BATCH,
+            start=_start(context, spec),
         ),
     )
+
+
+def _check_shares(context: StepContext, stage: Stage) -> None:
+    processes, samples = context.config.training.processes, sum(source.count for source in stage.sources)
+    if processes > samples:
+        raise ConfigError(
+            f"training.processes: {processes} processes share the samples of a step",
+            got=f"{samples} samples in stage {stage.spec.name}",
+            fix="use fewer processes, or a larger method.settings.batch",
+        )
+
+
+def _start(context: StepContext, spec: StageSpec) -> Layers:
+    """What a stage starts from, where the plan says that it starts from a LoRA."""
+    planned = spec.settings.get("start", [])
+    loras = used_loras(context.config.method.start) if planned else ()
+    if [lora.fact.identity for lora in loras] != list(planned):
+        raise InputError("method.start: a file was changed while the run was going", fix="run again")
+    return start_layers(loras, context.base)
+
+
+def _start_figures(context: StepContext, spec: StageSpec) -> dict[str, float]:
+    """How much of the LoRA that a stage starts from has no room in its rank."""
+    layers = _start(context, spec)
+    return {START_LOST: energy_lost(layers, int(spec.settings["rank"]))} if layers else {}
 
 
 def _previews(context: StepContext, spec: StageSpec) -> Path:

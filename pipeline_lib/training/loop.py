@@ -13,6 +13,7 @@ from pipeline_lib.errors import NonFiniteError, StopRequested
 from pipeline_lib.records import StepRecord
 from pipeline_lib.training.batch import micro_batches
 from pipeline_lib.training.checkpoint import Checkpoints
+from pipeline_lib.training.ranks import ALONE, Ranks
 from pipeline_lib.training.stage import Stage
 
 READ_BACK_EVERY = 10
@@ -27,6 +28,7 @@ def run_stage(
     on_step: OnStep,
     stop: Callable[[], bool] = lambda: False,
     validate_every: int = 50,
+    ranks: Ranks = ALONE,
 ) -> list[StepRecord]:
     """Trains a stage to its end, from its last checkpoint if there is one.
 
@@ -37,6 +39,8 @@ def run_stage(
             READ_BACK_EVERY, so that the device is not made to wait for the host.
         stop: asked after every step; when true a checkpoint is written and StopRequested raised.
         validate_every: steps between two validations; the first and the last step always have one.
+        ranks: this process among those that train the stage; all of them read one checkpoint, the first one writes
+            it, and when one is asked to stop, all do.
 
     Returns:
         One record per step.
@@ -44,6 +48,7 @@ def run_stage(
     Raises:
         NonFiniteError: a loss or gradient was not finite; no parameter was stepped with it.
         StopRequested: `stop` said so.
+        PeerLostError: another process of the stage is gone.
     """
     parameters = stage.trainable()
     optimizer = make_optimizer(stage)
@@ -53,22 +58,23 @@ def run_stage(
     pending: list[tuple[int, dict[str, Tensor], float]] = []
     for step in range(len(history), stage.spec.steps):
         started = time.perf_counter()
-        metrics = train_step(stage, optimizer, step)
-        if step % validate_every == 0 or step + 1 == stage.spec.steps:
+        metrics = train_step(stage, optimizer, step, ranks)
+        if ranks.validates and (step % validate_every == 0 or step + 1 == stage.spec.steps):
             metrics["validation_loss"] = torch.tensor(stage.validate())
         pending.append((step, metrics, time.perf_counter() - started))
-        stopping = stop()
+        stopping = ranks.agreed(stop())
         due = (step + 1) % checkpoints.every == 0
         if len(pending) == READ_BACK_EVERY or due or stopping or step + 1 == stage.spec.steps:
             for record in _read_back(stage, pending):
                 history.append(record)
                 on_step(record)
             pending.clear()
-        if due or stopping:
+        if ranks.first and (due or stopping):
             checkpoints.save(parameters, optimizer, history)
         if stopping:
             raise StopRequested(f"stopped after step {step + 1} of {stage.spec.steps}; run again to go on from there")
-    checkpoints.save(parameters, optimizer, history)
+    if ranks.first:
+        checkpoints.save(parameters, optimizer, history)
     return history
 
 
@@ -78,7 +84,7 @@ def make_optimizer(stage: Stage) -> torch.optim.AdamW:
     return torch.optim.AdamW(stage.parameter_groups(), betas=settings.betas, fused=True)
 
 
-def train_step(stage: Stage, optimizer: torch.optim.AdamW, step: int) -> dict[str, Tensor]:
+def train_step(stage: Stage, optimizer: torch.optim.AdamW, step: int, ranks: Ranks = ALONE) -> dict[str, Tensor]:
     """One optimizer step over all micro-batches.
 
     A step whose gradient is not finite is skipped on the device itself (the fused optimizer's
@@ -89,12 +95,13 @@ def train_step(stage: Stage, optimizer: torch.optim.AdamW, step: int) -> dict[st
         stage: draws its samples and computes their loss.
         optimizer: over the parameters that learn.
         step: counts from 0; the counter of all that is drawn.
+        ranks: who computes which of the samples; there are no more processes than samples.
 
     Returns:
         Scalars still on the device: loss, its parts, gradient norm.
     """
     metrics: dict[str, Tensor] = {}
-    for samples in micro_batches(stage.draw(step), stage.micro_batch):
+    for samples in micro_batches(ranks.share(stage.draw(step)), stage.micro_batch):
         loss, parts = stage.loss(samples)
         loss.backward()
         for name, value in {"loss": loss.detach(), **parts}.items():
@@ -102,6 +109,7 @@ def train_step(stage: Stage, optimizer: torch.optim.AdamW, step: int) -> dict[st
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * stage.rate_factor(step)
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    metrics = ranks.add_up(learning, metrics)
     norm = torch.nn.utils.clip_grad_norm_(learning, stage.optimizer.max_gradient_norm)
     bad = (~torch.isfinite(norm + metrics["loss"])).float()
     optimizer.found_inf = torch.maximum(bad, getattr(optimizer, "found_inf", bad))  # type: ignore[attr-defined]

@@ -204,9 +204,10 @@ class Stage:
     def _errors(self, batch: _Batch, conditioning: Conditioning) -> Tensor:
         device = self.base.device
         clean, noise, sigma = batch.clean.to(device), batch.noise.to(device), batch.sigma.to(device)
-        noisy, conditioning = interpolate(clean, noise, sigma), conditioning.to(device)
-        with self._seeing_estimates(noisy, sigma, conditioning, batch.estimated):
-            velocity = self.base.velocity(noisy, sigma, conditioning)
+        noisy = interpolate(clean, noise, sigma)
+        # Sigmas and text go as they are: on the host a base can look at them without waiting for the device.
+        with self._seeing_estimates(noisy, batch.sigma, conditioning, batch.estimated):
+            velocity = self.base.velocity(noisy, batch.sigma, conditioning)
         return mean_error((velocity.float() - velocity_target(clean, noise)).square(), batch.mask)
 
     @contextmanager
@@ -217,11 +218,11 @@ class Stage:
         if self.self_conditioning is None or not rows:
             yield
             return
-        chosen = torch.tensor(rows, device=noisy.device)
+        chosen = torch.tensor(rows)
         estimate = torch.zeros_like(noisy)
         with torch.no_grad():
             velocity = self.base.velocity(noisy[chosen], sigma[chosen], conditioning.take(chosen))
-            estimate[chosen] = clean_estimate(noisy[chosen], velocity, sigma[chosen])
+            estimate[chosen] = clean_estimate(noisy[chosen], velocity, sigma[chosen].to(noisy.device))
         with self.self_conditioning.given(estimate):
             yield
 

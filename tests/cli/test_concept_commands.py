@@ -144,7 +144,7 @@ def test_doctor_counts(state: Path, tiny_folder: Path, tmp_path: Path) -> None:
     facts = json.loads(result.output)["config"]
     base = load_base(str(tiny_folder))
     (_, denoiser), *_ = base.experts()
-    weights = sum(parameter.numel() for parameter in denoiser.parameters()) * 4
+    weights = sum(value.nbytes for value in (*denoiser.parameters(), *denoiser.buffers()))
     assert facts["weights, transformer GB"] == float(f"{weights / 1e9:.3g}")
     drawn = random_triple(denoiser, base.spec.lora_targets)
     sides = sum(f.basis.shape[0] + f.coefficients.shape[1] for f in drawn.layers.values())

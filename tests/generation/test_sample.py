@@ -74,7 +74,8 @@ def test_frame_counts_without_temporal_compression(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_frames": 6}, r"1 \+ k·4"),
+        ({"num_frames": 6}, "the nearest: 5 or 9 frames"),
+        ({"frames_per_second": 0.0}, "a frame rate"),
         ({"height": 40}, "multiples of 16"),
         ({"width": 40}, "multiples of 16"),
         ({"num_inference_steps": 0}, "at least one step"),

@@ -26,3 +26,16 @@ def test_weights_leave_the_gpu() -> None:
         found = block(found)
     assert torch.equal(found, expected)
     assert torch.cuda.memory_allocated() < before - 6 * 4 * 1024**2
+
+
+@torch.no_grad()
+def test_what_is_put_into_a_block_on_the_host_comes_with_it() -> None:
+    device = torch.device("cuda")
+    blocks = [nn.Sequential(nn.Linear(8, 8)).requires_grad_(False) for _ in range(2)]
+    SwappedBlocks(blocks, device)
+    late = nn.Linear(8, 8)
+    blocks[0].append(late)
+    blocks[0](torch.ones(1, 8, device=device))
+    blocks[1](torch.ones(1, 8, device=device))
+    assert late.weight.device.type == "cuda"
+    assert blocks[0][0].weight.device.type == "cpu" and blocks[0][0].weight.is_pinned()

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.block_swap import SwappedBlocks
+from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.load import load_base
+from pipeline_lib.models.lora_export import write_lora
 from pipeline_lib.models.wan import WanBase
+from tests.models.factors import random_triple
 
 CPU = torch.device("cpu")
 
@@ -70,6 +73,33 @@ def test_no_more_than_asked_are_there_whenever_one_computes() -> None:
         hidden = block(hidden)
     hidden.sum().backward()
     assert seen == [(index, index) for index in (0, 1, 2, 3, 4, 4, 3, 2, 1, 0)]
+
+
+def test_a_block_is_one_stretch_of_memory() -> None:
+    block = nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 3)).requires_grad_(False)
+    expected = [value.clone() for value in block.parameters()]
+    SwappedBlocks([block], CPU)
+    for _ in range(2):
+        values = list(block.parameters())
+        assert len({value.untyped_storage().data_ptr() for value in values}) == 1
+        assert all(value.data_ptr() % 16 == 0 for value in values)
+        assert all(torch.equal(value, old) for value, old in zip(values, expected, strict=True))
+        block(torch.ones(1, 7))
+
+
+@torch.no_grad()
+def test_a_lora_that_is_loaded_later_computes_with_its_block(tiny_folder: Path, tmp_path: Path) -> None:
+    noisy, sigma = torch.randn(1, 16, 2, 4, 4), torch.tensor([0.5])
+    found = []
+    for count in (0, 2):
+        base = load_base(str(tiny_folder), economy=Economy(swapped_blocks=count))
+        bare = base.velocity(noisy, sigma, base.encode_text(["a dog"]))
+        triple = random_triple(base.experts()[0][1], base.spec.lora_targets)
+        pipeline: Any = base.pipeline()
+        pipeline.load_lora_weights(write_lora(triple, tmp_path / f"{count}.safetensors", family="wan", provenance={}))
+        found.append(base.velocity(noisy, sigma, base.encode_text(["a dog"])))
+        assert not torch.allclose(found[-1], bare)
+    assert torch.equal(*found)
 
 
 def test_what_learns_stays() -> None:

@@ -67,6 +67,20 @@ def test_the_draws_follow_the_shifted_logit_normal(shift):
     assert stats.kstest(np.log(back / (1 - back)), "norm").pvalue > 1e-3
 
 
+def test_stratified_draws_fall_one_into_each_equally_likely_part():
+    draws = fm.stratified_sigma(torch.Generator().manual_seed(2), 500, 3.0).double().numpy()
+    back = draws / (3 - 2 * draws)
+    parts = stats.norm.cdf(np.log(back / (1 - back))) * 500
+    assert sorted(np.floor(parts).astype(int)) == list(range(500))
+    assert abs(stats.spearmanr(draws, np.arange(500)).statistic) < 0.2  # in no order
+
+
+def test_stratified_draws_are_each_distributed_like_plain_ones():
+    firsts = [float(fm.stratified_sigma(torch.Generator().manual_seed(n), 8, 3.0)[0]) for n in range(2000)]
+    back = np.array(firsts) / (3 - 2 * np.array(firsts))
+    assert stats.kstest(np.log(back / (1 - back)), "norm").pvalue > 1e-3
+
+
 def test_a_shift_of_one_changes_nothing_and_keeps_the_ends():
     sigma = torch.linspace(0, 1, 11)
     torch.testing.assert_close(fm.shift_sigma(sigma, 1.0), sigma)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
+from pipeline_lib.models.families import family_named
 from pipeline_lib.report import ReportInputs
 from pipeline_lib.report.charts import IntervalMark, Series, interval_chart, line_chart, smoothed, ticks
 from pipeline_lib.report.page import render
@@ -217,6 +218,17 @@ def test_snippets_name_what_lies_beside_the_page(make_inputs: Callable[..., Repo
     snippets = usage(make_inputs())
     assert 'load_lora_weights("concept/lora.safetensors")' in snippets.diffusers
     assert 'load_concept(pipe, "concept")' in snippets.bundle
+
+
+def test_snippets_tell_all_that_a_stock_pipeline_needs(make_inputs: Callable[..., ReportInputs]) -> None:
+    call = {"num_frames": 5, "frame_rate": 24.0, "negative_prompt": "it's a very long list of things, " * 5}
+    changes = family_named("hunyuan").stock_changes
+    inputs = make_inputs(call=call, stock_changes=changes, base_source="org/base", base_revision="v2")
+    for code in (usage(inputs).diffusers, usage(inputs).bundle):
+        compile(code, "snippet", "exec")
+        assert "base = 'org/base'\npipe = DiffusionPipeline.from_pretrained(base, revision='v2')\n" in code
+        told = (*changes, "frame_rate=24.0", f"negative_prompt={call['negative_prompt']!r}")
+        assert all(line in code for line in told)
 
 
 def test_comfy_is_told_only_of_bases_that_it_loads(make_inputs: Callable[..., ReportInputs]) -> None:

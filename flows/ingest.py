@@ -1,0 +1,133 @@
+"""Drops become flow runs: what `pipeline_lib.drops` asks of a server, answered by Prefect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from filelock import FileLock, Timeout
+from watchfiles import watch
+
+from pipeline_lib.drops.inbox import FolderInbox
+from pipeline_lib.drops.intake import Intake, Outcome
+from pipeline_lib.drops.ledger import Ledger
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.run_config import RunConfig
+
+DEPLOYMENT = "personalize/set-and-sequence-pocket"
+LEDGER_FILE, LOCK_FILE = "ledger.db", "watcher.lock"
+_REFUSED = re.compile(r"\b(?:InputError|MediaError|ConfigError): (.*)", re.DOTALL)
+_AT_ONCE = 100
+
+
+class PrefectDispatcher:
+    """Runs drops on a deployment of the server of PREFECT_API_URL; see :class:`pipeline_lib.drops.intake.Dispatcher`.
+
+    Args:
+        deployment: `flow/deployment`.
+    """
+
+    def __init__(self, deployment: str = DEPLOYMENT) -> None:
+        self._deployment = deployment
+
+    def submit(self, key: str, config: RunConfig) -> str:
+        """See the contract; Prefect returns the same run for the same idempotency key."""
+        from prefect.client.schemas.objects import FlowRun
+        from prefect.deployments import run_deployment
+
+        with _reached():
+            run = run_deployment(
+                self._deployment,
+                parameters={"config": config.model_dump(mode="json")},
+                idempotency_key=f"drop-{key}",
+                timeout=0,
+                as_subflow=False,
+                tags=["drop"],
+            )
+        assert isinstance(run, FlowRun)  # outside of an event loop
+        return str(run.id)
+
+    def outcomes(self, runs: Sequence[str]) -> Mapping[str, Outcome]:
+        """See the contract."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+        found: dict[str, Outcome] = {}
+        with _reached(), get_client(sync_client=True) as client:
+            for start in range(0, len(runs), _AT_ONCE):
+                ids = [UUID(run) for run in runs[start : start + _AT_ONCE]]
+                for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))):
+                    state = run.state
+                    kind, said = ("", "") if state is None else (state.type.value, state.message or "")
+                    found[str(run.id)] = outcome_of(kind, said)
+        return found
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Tells a server that is away, or not set up, from one that refuses what it was given."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        yield
+    except ObjectNotFound as error:
+        raise ConnectionError(f"the server does not know this deployment yet: {error}") from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+            raise ConfigError("the deployment refuses this run", got=error.response.text[:300]) from error
+        raise ConnectionError(str(error)) from error
+    except httpx.HTTPError as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+def outcome_of(state: str, message: str) -> Outcome:
+    """What the state of a flow run means for its drop.
+
+    A failure that is not the input's fault leaves the drop where it is, so that a retry finds its files.
+
+    Args:
+        state: Prefect's type of state.
+        message: of the state.
+
+    Returns:
+        The outcome.
+    """
+    if state == "COMPLETED":
+        return Outcome("well")
+    if state == "CANCELLED":
+        return Outcome("refused", "its run was cancelled")
+    refused = _REFUSED.search(message) if state == "FAILED" else None
+    return Outcome("refused", refused.group(1).strip()) if refused else Outcome()
+
+
+def watch_inbox(
+    root: Path, template: RunConfig, tell: Callable[[str], None], *, deployment: str = DEPLOYMENT, seconds: float = 2.0
+) -> None:
+    """Watches a folder of drops until it is interrupted.
+
+    The watcher of the file system only wakes us early; looking at everything every few seconds is what counts.
+
+    Args:
+        root: holds inbox, processing, done, rejected and the ledger.
+        template: base, method and training of every run.
+        tell: told a sentence about each drop that moves on.
+        deployment: that runs them.
+        seconds: longest time between two looks.
+
+    Raises:
+        ConfigError: another watcher has this folder; two would take each other's claims for those of a dead one.
+    """
+    inbox = FolderInbox(root, settle_seconds=seconds)
+    try:
+        with FileLock(root / LOCK_FILE, timeout=0):
+            intake = Intake(inbox, Ledger(root / LEDGER_FILE), PrefectDispatcher(deployment), template, tell)
+            intake.turn()
+            for _ in watch(inbox.inbox, rust_timeout=int(1000 * seconds), yield_on_timeout=True, debounce=500):
+                intake.turn()
+    except Timeout:
+        raise ConfigError(f"{root} is watched already", fix="one watcher serves an inbox; `up` has its own") from None

@@ -1,0 +1,1 @@
+"""Data drops: folders that arrive in an inbox become runs, each exactly once."""

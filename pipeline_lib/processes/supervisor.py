@@ -1,0 +1,173 @@
+"""Long-running services as children of one process: started in order, restarted when they die, ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from pipeline_lib.errors import ResourceError
+
+LONGEST_DELAY = 30.0
+_LOOK_SECONDS = 0.2
+_LASTING_SECONDS = 60.0  # who lived so long has recovered
+
+
+@dataclass(frozen=True)
+class Service:
+    """A child that should always run.
+
+    Attributes:
+        name: for messages and for the log's name.
+        command: program and arguments.
+        ready: whether it can be used now; asked until it says so.
+        ready_seconds: how long that may take.
+        environment: beside the process's own.
+    """
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], bool] = lambda: True
+    ready_seconds: float = 90.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Child:
+    """A service's life so far."""
+
+    service: Service
+    process: subprocess.Popen[bytes] | None = None
+    born: float = 0.0
+    delay: float = 1.0
+    again_at: float = 0.0
+
+
+class Supervisor:
+    """Keeps services running until it is closed.
+
+    Every child leads a process group of its own, so that a Ctrl-C in the terminal is the supervisor's alone, and so
+    that whatever a child has started ends with it.
+
+    Args:
+        logs: folder; each child writes to `<name>.log` there.
+        tell: told in a sentence about deaths and restarts.
+        grace_seconds: between the polite signal and the last one.
+    """
+
+    def __init__(self, logs: Path, tell: Callable[[str], None], grace_seconds: float = 20.0) -> None:
+        self._logs, self._tell, self._grace = logs, tell, grace_seconds
+        self._children: list[_Child] = []
+
+    def start(self, service: Service, stop: Callable[[], bool] = lambda: False) -> None:
+        """Starts a service and waits until it is ready.
+
+        Args:
+            service: what to run from now on.
+            stop: ends the waiting.
+
+        Raises:
+            ResourceError: it died, or was not ready in time; names its log.
+        """
+        child = _Child(service)
+        self._children.append(child)
+        self._spawn(child)
+        assert child.process is not None
+        end = time.monotonic() + service.ready_seconds
+        while not stop() and not service.ready():
+            if child.process.poll() is not None:
+                raise ResourceError(
+                    f"{service.name} ended at once, exit code {child.process.returncode}; {self._see(child)}"
+                )
+            if time.monotonic() > end:
+                raise ResourceError(
+                    f"{service.name} was not ready after {service.ready_seconds:.0f} s; {self._see(child)}"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+    def watch(self, stop: Callable[[], bool]) -> None:
+        """Restarts what dies, with a delay that doubles while it keeps dying, until `stop` says so."""
+        while not stop():
+            for child in self._children:
+                self._look_after(child, time.monotonic())
+            time.sleep(_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Ends all, the last one started first; those that do not go are killed with all that they started."""
+        for child in reversed(self._children):
+            if child.process is not None:
+                _end_group(child.process, self._grace)
+        self._children.clear()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of those that run, by name."""
+        return {child.service.name: child.process.pid for child in self._children if child.process is not None}
+
+    def _look_after(self, child: _Child, now: float) -> None:
+        if child.process is None:
+            if now >= child.again_at:
+                self._spawn(child)
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        _end_group(child.process, self._grace)  # what it started may have outlived it
+        child.delay = 1.0 if now - child.born > _LASTING_SECONDS else min(LONGEST_DELAY, child.delay * 2)
+        child.process, child.again_at = None, now + child.delay
+        self._tell(f"{child.service.name} ended ({_cause(code)}); again in {child.delay:.0f} s; {self._see(child)}")
+
+    def _spawn(self, child: _Child) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self._log(child).open("ab") as log:
+            child.process = subprocess.Popen(
+                child.service.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **child.service.environment},
+                start_new_session=True,
+            )
+        child.born = time.monotonic()
+
+    def _log(self, child: _Child) -> Path:
+        return self._logs / f"{child.service.name}.log"
+
+    def _see(self, child: _Child) -> str:
+        return f"see {self._log(child)}"
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    named = -code in set(signal.Signals)  # not all of the real-time ones are
+    return f"signal {signal.Signals(-code).name if named else -code}"
+
+
+def _end_group(process: subprocess.Popen[bytes], grace: float) -> None:
+    """SIGTERM to the whole group, then, to what is left of it, SIGKILL."""
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            process.poll()  # takes note of its end, so that it is no zombie of the group
+            if not _members(process.pid):
+                return
+            time.sleep(0.05)
+
+
+def _members(group: int) -> list[int]:
+    """Process ids of a group that still run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found

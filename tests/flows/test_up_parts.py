@@ -1,0 +1,73 @@
+"""Joining the servers of an `up`, and ports; `up` whole is tested in tests/system."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from flows.environment import UP_FILE, UP_LOCK, join_servers
+from flows.services import Ports, mlflow_server
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.steps.state import TRACKING_VARIABLE, StateFolder
+
+ADDRESSES = {"prefect": "http://127.0.0.1:1/api", "mlflow": "http://127.0.0.1:2"}
+
+
+@pytest.fixture
+def up_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolder:
+    """A state folder with addresses; what joining sets is taken back."""
+    names = (
+        "PREFECT_API_URL",
+        TRACKING_VARIABLE,
+        "PREFECT_LOGGING_TO_API_ENABLED",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY",
+    )
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that the test's end removes it
+        monkeypatch.delenv(name)
+    (tmp_path / UP_FILE).write_text(json.dumps(ADDRESSES))
+    return StateFolder.open(tmp_path)
+
+
+def test_servers_that_run_are_joined(up_state: StateFolder) -> None:
+    with FileLock(up_state.root / UP_LOCK):
+        assert join_servers(up_state)
+    assert os.environ["PREFECT_API_URL"] == ADDRESSES["prefect"]
+    assert up_state.mlflow_uri == ADDRESSES["mlflow"]
+
+
+def test_what_a_person_has_set_stays(up_state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
+    with FileLock(up_state.root / UP_LOCK):
+        join_servers(up_state)
+    assert os.environ["PREFECT_API_URL"] == "http://elsewhere/api"
+
+
+def test_addresses_that_a_killed_one_left_are_not_used(up_state: StateFolder) -> None:
+    assert not join_servers(up_state)
+    assert "PREFECT_API_URL" not in os.environ
+    assert up_state.mlflow_uri == up_state.mlflow_database
+
+
+def test_no_servers_nothing_joined(tmp_path: Path) -> None:
+    assert not join_servers(StateFolder.open(tmp_path / "none"))
+
+
+def test_a_taken_port_is_named_with_its_option() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} is taken.*--mlflow-port"):
+            Ports(mlflow=port, prefect=0).check_free()
+
+
+def test_a_database_password_is_on_no_command_line(up_state: StateFolder) -> None:
+    service = mlflow_server(Ports(), up_state, "postgresql://user:secret@host/mlflow")
+    assert not any("secret" in word for word in service.command)
+    assert "secret" in service.environment["MLFLOW_BACKEND_STORE_URI"]

@@ -1,0 +1,110 @@
+"""Services as children: ready or told why not, restarted when they die, ended with all that they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline_lib.errors import ResourceError
+from pipeline_lib.processes.supervisor import Service, Supervisor
+
+SLEEPS = "import time; time.sleep(100)"
+HAS_A_CHILD = (
+    "import subprocess, sys, time, pathlib\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
+    "pathlib.Path(sys.argv[1]).write_text(str(child.pid)); time.sleep(100)"
+)
+DEAF = (
+    "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
+)
+
+
+def program(code: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code, *arguments)
+
+
+def wait_for(reached: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+class Told:
+    """A supervisor and what it told."""
+
+    def __init__(self, logs: Path) -> None:
+        self.lines: list[str] = []
+        self.supervisor = Supervisor(logs, self.lines.append, grace_seconds=3)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    made = Told(tmp_path / "logs")
+    yield made
+    made.supervisor.close()
+
+
+def test_a_service_that_dies_is_started_again_and_told(told: Told) -> None:
+    told.supervisor.start(Service("sleeper", program(SLEEPS)))
+    first = told.supervisor.pids()["sleeper"]
+    os.kill(first, signal.SIGKILL)
+    told.supervisor.watch(lambda: told.supervisor.pids().get("sleeper", first) != first)
+    (line,) = told.lines
+    assert "sleeper" in line
+    assert "SIGKILL" in line
+    assert "sleeper.log" in line
+
+
+def test_one_that_keeps_dying_waits_longer_each_time(told: Told) -> None:
+    told.supervisor.start(Service("hasty", program("raise SystemExit(3)")))
+    told.supervisor.watch(lambda: len(told.lines) == 2)
+    assert "exit code 3" in told.lines[0]
+    assert "again in 2 s" in told.lines[0]
+    assert "again in 4 s" in told.lines[1]
+
+
+def test_the_end_takes_grandchildren_along(told: Told, tmp_path: Path) -> None:
+    note = tmp_path / "grandchild"
+    told.supervisor.start(Service("parent", program(HAS_A_CHILD, str(note)), ready=note.exists))
+    wait_for(lambda: note.read_text() != "")
+    pids = [int(note.read_text()), told.supervisor.pids()["parent"]]
+    told.supervisor.close()
+    assert all(gone(pid) for pid in pids)
+
+
+def test_grandchildren_of_a_dead_service_end_before_it_starts_again(told: Told, tmp_path: Path) -> None:
+    note = tmp_path / "grandchild"
+    told.supervisor.start(Service("parent", program(HAS_A_CHILD, str(note)), ready=note.exists))
+    wait_for(lambda: note.read_text() != "")
+    orphan = int(note.read_text())
+    os.kill(told.supervisor.pids()["parent"], signal.SIGKILL)
+    told.supervisor.watch(lambda: bool(told.lines))
+    assert gone(orphan)
+
+
+def test_who_does_not_listen_is_killed(told: Told, tmp_path: Path) -> None:
+    note = tmp_path / "deaf"
+    told.supervisor.start(Service("deaf", program(DEAF, str(note)), ready=note.exists))
+    pid = told.supervisor.pids()["deaf"]
+    told.supervisor.close()
+    assert gone(pid)
+
+
+@pytest.mark.parametrize(("code", "said"), [("raise SystemExit(4)", "exit code 4"), (SLEEPS, "not ready after 1 s")])
+def test_a_service_that_is_never_ready_is_one_clear_error(told: Told, code: str, said: str) -> None:
+    with pytest.raises(ResourceError, match=said) as raised:
+        told.supervisor.start(Service("late", program(code), ready=lambda: False, ready_seconds=1.0))
+    assert "late.log" in str(raised.value)

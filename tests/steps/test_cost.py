@@ -1,0 +1,161 @@
+"""What `doctor` counts, against real models that are loaded and real steps that are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.memory import Row, measured, planned
+from pipeline_lib.models.economy import Economy
+from pipeline_lib.models.load import load_base
+from pipeline_lib.models.tiny import tiny_wan_a14b
+from pipeline_lib.models.tiny_hunyuan import tiny_hunyuan
+from pipeline_lib.models.tiny_ltx import tiny_ltx
+from pipeline_lib.pocket.zoo import zoo_folder
+from pipeline_lib.registry import choose_method
+from pipeline_lib.run_config import TrainingSection
+from pipeline_lib.steps.advice import Need, advice
+from pipeline_lib.steps.cost import Cost, Estimate
+from pipeline_lib.steps.memory import Load, denoiser_bytes, lesson_of
+from pipeline_lib.steps.rehearsal import Rehearsal, Work
+from pipeline_lib.steps.speed import Rate
+from tests.steps.tiny import small_clip, tiny_config
+
+SAVING = TrainingSection(gradient_checkpointing=True)
+
+
+def real_bytes(folder: Path, dtype: torch.dtype, storage: Any = "full") -> int:
+    base = load_base(str(folder), dtype=dtype, economy=Economy(storage=storage))
+    (_, denoiser), *_ = base.experts()
+    return sum(value.nbytes for value in (*denoiser.parameters(), *denoiser.buffers()))
+
+
+def rehearsal_of(folder: Path, dtype: torch.dtype = torch.float32) -> Rehearsal:
+    return Rehearsal(folder, load_base(str(folder)).spec, dtype, on_cpu=True)
+
+
+def cost_of(folder: Path, clip: Path, dtype: str = "float32") -> Cost:
+    config = tiny_config(folder, [clip])
+    return Estimate(config, choose_method(config), load_base(str(folder)), "cpu", dtype).cost()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return small_clip(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize("storage", ["full", "fp8"])
+def test_weights_are_those_that_a_loaded_base_has(tiny_folder: Path, storage: Any) -> None:
+    counted, _ = rehearsal_of(tiny_folder, torch.bfloat16).denoiser_bytes(storage)
+    assert counted == real_bytes(tiny_folder, torch.bfloat16, storage)
+
+
+def test_four_bits_save_three_and_a_half_bytes_a_weight_less_the_scales(tiny_folder: Path) -> None:
+    (full, _), (small, _) = (rehearsal_of(tiny_folder).denoiser_bytes(storage) for storage in ("full", "nf4"))
+    (_, denoiser), *_ = load_base(str(tiny_folder)).experts()
+    sizes = [m.weight.numel() for m in denoiser.get_submodule("blocks").modules() if isinstance(m, torch.nn.Linear)]
+    assert full - small == sum(4 * size - size // 2 - 4 * -(-size // 64) for size in sizes)
+
+
+def test_swapped_blocks_are_on_the_host_but_for_the_one_that_visits(tiny_folder: Path) -> None:
+    rehearsal = rehearsal_of(tiny_folder)
+    whole, (first, second) = rehearsal.denoiser_bytes("full")
+    load = Load(stages=(), denoisers=2, encoders=(), cached=0, denoised=1, frames=1, on_cpu=False)
+    swapped = SAVING.model_copy(update={"swapped_blocks": 2})
+    assert first == second
+    assert denoiser_bytes(rehearsal, load, SAVING) == (2 * whole, 0)
+    assert denoiser_bytes(rehearsal, load, swapped) == (2 * (whole - first), 2 * 2 * first)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(motion=False, checkpointing=False, micro_batch=0),
+        Row(motion=True, checkpointing=True, micro_batch=0),
+        Row(motion=True, checkpointing=False, micro_batch=1),
+    ],
+)
+def test_a_step_of_the_pocket_base_takes_the_memory_that_was_counted(row: Row) -> None:
+    folder, stage = zoo_folder("base"), planned(row)
+    training = TrainingSection(gradient_checkpointing=row.checkpointing, micro_batch=row.micro_batch)
+    rehearsal = rehearsal_of(folder)
+    counted = rehearsal.training(lesson_of(stage, training)).memory + 4 * rehearsal.factors(stage)[2]
+    taken, _ = measured(load_base(str(folder)), row, 1)
+    assert counted == pytest.approx(taken, rel=0.15)
+
+
+def test_hunyuan_needs_one_pass_a_step(tmp_path: Path, clip: Path) -> None:
+    cost = cost_of(tiny_hunyuan(tmp_path / "base"), clip)
+    prompts, models, steps = 2, 2, 3
+    assert cost.forwards["samples"] == prompts * models * steps
+    assert cost.forwards["prior"] == 2 * steps
+
+
+def test_an_autoencoder_counts_in_its_own_dtype(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
+    halves = cost_of(tiny_ltx(tmp_path / "ltx"), clip, "bfloat16"), cost_of(tiny_folder, clip, "bfloat16")
+    wholes = cost_of(tmp_path / "ltx", clip), cost_of(tiny_folder, clip)
+    assert halves[0].weights["vae"] < 0.6 * wholes[0].weights["vae"]
+    assert halves[1].weights["vae"] == wholes[1].weights["vae"], "Wan's stays in float32"
+
+
+def test_two_experts_are_there_twice(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
+    one, two = cost_of(tiny_folder, clip), cost_of(tiny_wan_a14b(tmp_path / "base"), clip)
+    assert two.weights["transformer_2"] == two.weights["transformer"] == one.weights["transformer"]
+    assert two.adapter == 2 * one.adapter
+    assert two.work["train-motion"].flops == pytest.approx(one.work["train-motion"].flops), "each sample sees one"
+
+
+def needs(device: int) -> Callable[[TrainingSection], Need]:
+    """Bytes that halve with each thing that is switched on; a swapped block saves one."""
+
+    def need(training: TrainingSection) -> Need:
+        size = device // (2 if training.gradient_checkpointing else 1)
+        size = size * training.micro_batch // 8 if training.micro_batch else size
+        return Need(device=size - 10 * (training.storage == "fp8") - training.swapped_blocks, host=0)
+
+    return need
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        (800, {"gradient_checkpointing": True}),
+        (300, {"gradient_checkpointing": True, "micro_batch": 4}),
+        (55, {"gradient_checkpointing": True, "micro_batch": 1, "storage": "fp8"}),
+        (49, {"gradient_checkpointing": True, "micro_batch": 1, "storage": "fp8", "swapped_blocks": 3}),
+    ],
+)
+def test_advice_is_in_the_order_of_what_it_costs(room: int, expected: dict[str, Any]) -> None:
+    need = {800: 1000, 300: 1000, 55: 992, 49: 992}[room]
+    found = advice(TrainingSection(), Need(device=room, host=0), 6, 8, needs(need))
+    assert found[-1].settings == expected
+    assert [step.fits for step in found] == [False] * (len(found) - 1) + [True]
+    assert (
+        list(found[-1].settings) == ["gradient_checkpointing", "micro_batch", "storage", "swapped_blocks"][: len(found)]
+    )
+
+
+def test_advice_is_nothing_that_a_config_refuses() -> None:
+    training = TrainingSection(processes=2)
+    for change in advice(training, Need(device=1, host=0), 6, 8, needs(992)):
+        TrainingSection.model_validate({**training.model_dump(), **change.settings})
+
+
+def test_where_there_is_room_what_costs_time_could_go() -> None:
+    training = TrainingSection(gradient_checkpointing=True, micro_batch=2, storage="fp8")
+    found = advice(training, Need(device=10_000, host=0), 6, 8, needs(1000))
+    assert [set(change.settings) for change in found] == [
+        {"storage"},
+        {"gradient_checkpointing", "storage", "swapped_blocks"},
+        {"micro_batch"},
+    ]
+    assert not advice(TrainingSection(), Need(device=10_000, host=0), 6, 8, needs(1000))
+
+
+def test_seconds_are_work_over_the_rate() -> None:
+    rate = Rate(flops=1e9, bytes=1e8, origin="made up")
+    assert rate.seconds(Work(memory=5.0, flops=2e9, moved=1e8)) == pytest.approx(3.0)
