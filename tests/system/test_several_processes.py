@@ -16,7 +16,7 @@ import torch
 from pipeline_lib.errors import NonFiniteError, StopRequested
 from pipeline_lib.training.checkpoint import FILE_NAME
 from tests.training.conftest import data, prior  # noqa: F401 - fixtures
-from tests.training.several import IDENTITY, Bench
+from tests.training.several import IDENTITY, Bench, others
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 REPOSITORY = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def test_a_stop_ends_all_with_a_checkpoint(tmp_path: Path, tiny_folder: Path, da
     bench, seen = Bench.made(tmp_path / "bench", tiny_folder, data, prior), list[int]()
     with pytest.raises(StopRequested, match="stopped after step 3 of 6"):
         bench.train(IDENTITY, 2, emit=lambda event: seen.append(event.get("done", 0)), stop=lambda: max(seen) == 2)
-    assert psutil.Process().children() == []
+    assert others() == []
     assert list(bench.folder.glob(f"store/work/stage/*/{FILE_NAME}"))
 
 
@@ -51,4 +51,4 @@ def test_a_loss_that_is_not_finite_ends_all(tmp_path: Path, tiny_folder: Path, d
     bench = Bench.made(tmp_path / "bench", tiny_folder, dataclasses.replace(data, frames=frames), prior)
     with pytest.raises(NonFiniteError, match=r"^stage identity, step 1"):
         bench.train(IDENTITY, 2)
-    assert psutil.Process().children() == []
+    assert others() == []

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from safetensors.torch import load_file
 
@@ -70,3 +71,15 @@ class Bench(NamedTuple):
 
     def lora(self, result: StepResult) -> dict[str, torch.Tensor]:
         return load_file(self.store.folder(result.ref) / LORA_FILE)
+
+
+def others() -> list[psutil.Process]:
+    """Further processes of a stage that this process has started; other tests may have left children of their own."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "pipeline_lib.steps.train_rank" in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

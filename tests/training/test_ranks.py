@@ -10,16 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
 from pipeline_lib.errors import ConfigError, WorkerError
 from pipeline_lib.run_config import parse_config
 from pipeline_lib.steps.step import StepResult
-from tests.training.several import IDENTITY, MOTION, Bench
+from tests.training.several import IDENTITY, MOTION, Bench, others
 
-pytestmark = pytest.mark.timeout(900)  # processes take long to start beside other work
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # processes take long to start beside other work
 REPOSITORY = Path(__file__).parents[2]
 MakeBench = Callable[[str], Bench]
 
@@ -44,10 +43,6 @@ def updates(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: lora[f"{name}.lora_B.weight"] @ down for name, down in downs.items()}
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
 def test_two_processes_train_both_stages_as_one_does(bench: MakeBench) -> None:
     alone, both, steps = bench("alone"), bench("both"), list[Any]()
     for spec in (IDENTITY, MOTION):
@@ -58,7 +53,7 @@ def test_two_processes_train_both_stages_as_one_does(bench: MakeBench) -> None:
         if spec is IDENTITY:
             assert found.ref.key == expected.ref.key
     assert [step for step in steps if step] == [*range(1, 7)] * 2
-    assert children() == []
+    assert others() == []
     assert not torch.distributed.is_initialized()
 
 
@@ -67,12 +62,12 @@ def test_a_killed_process_ends_the_stage_and_one_alone_goes_on(bench: MakeBench)
 
     def kill(event: dict[str, Any]) -> None:
         if event.get("done") == 2:
-            (other,) = children()
+            (other,) = others()
             other.kill()
 
     with pytest.raises(WorkerError, match="process 2 of 2: the worker was killed by SIGKILL"):
         broken.train(IDENTITY, 2, emit=kill)
-    assert children() == []
+    assert others() == []
     assert not torch.distributed.is_initialized()
     assert_same(broken, broken.train(IDENTITY, 1), whole, whole.train(IDENTITY, 1))
 
@@ -105,4 +100,4 @@ def test_settings_that_do_not_go_with_several_processes(settings: dict[str, Any]
 def test_more_processes_than_samples_are_refused(bench: MakeBench) -> None:
     with pytest.raises(ConfigError, match="7 processes share the samples of a step; got 6 samples in stage identity"):
         bench("many").train(IDENTITY, 7)
-    assert children() == []
+    assert others() == []

@@ -15,7 +15,7 @@ from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.training.ranks import ALONE
 from tests.training.sharding_program import main
 
-pytestmark = pytest.mark.timeout(900)  # processes take long to start beside other work
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # processes take long to start beside other work
 REPOSITORY = Path(__file__).parents[2]
 
 
