@@ -27,6 +27,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 
 @pytest.mark.skipif(not all(path.is_file() for path in TRUTHS["gizmo"].weights), reason="the judge is not trained yet")
+@pytest.mark.system
 def test_it_measures_against_the_truth_and_the_second_call_only_finds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
