@@ -13,7 +13,8 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.storage import ArtifactStore, disk_errors
 
 ENVIRONMENT_VARIABLE = "MANNERISM_STATE"
-TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+# Not MLflow's own MLFLOW_TRACKING_URI: MLflow sets that itself, and a process may have runs of several state folders.
+TRACKING_VARIABLE = "MANNERISM_MLFLOW_URI"
 DEFAULT = "mannerism_state"
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR)
 
@@ -102,7 +103,7 @@ class StateFolder:
 
     @property
     def mlflow_uri(self) -> str:
-        """Where runs are written down: the server that MLflow's own variable names, else the database here."""
+        """Where runs are written down: the server that MANNERISM_MLFLOW_URI names, else the database here."""
         return os.environ.get(TRACKING_VARIABLE) or self.mlflow_database
 
     @property

@@ -16,8 +16,8 @@ from typing import BinaryIO
 from pipeline_lib.errors import ResourceError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# safetensors tells the errno in words only, torch.save only that a stream failed.
-_DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "iostream error")
+# safetensors tells the errno in words only, torch.save only that a stream failed, NumPy how many items it wrote.
+_DISK_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "iostream error", " requested and ")
 # A file changed twice within one tick of the file system's clock looks unchanged.
 _CLOCK_TICK_NS = 20_000_000
 
