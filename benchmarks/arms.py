@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 
 from benchmarks.family_sizes import FamilySize
-from benchmarks.flops import latent_shape
 from benchmarks.loops import (
     WARM_UP,
     Draw,
@@ -154,7 +153,7 @@ def arm_peak(arms: Arms, arm: Arm) -> tuple[Step, int]:
 
 def _data(base: BaseModel) -> tuple[LatentSet, TextBank]:
     """One clip's latents and its prompt, encoded; then the encoders are gone, as in a run."""
-    latents = torch.randn(1, *latent_shape(base.spec), generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(1, *base.spec.latent_shape(), generator=torch.Generator().manual_seed(0))
     text = base.compact(base.encode_text([PROMPT]))
     base.free_encoders()
     bank = TextBank((PROMPT,), 1, text, {}, (len(base.token_spans(PROMPT)),))

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.family_sizes import FamilySize
 from benchmarks.loops import add_lora
 from benchmarks.random_base import open_base, write_folder
-from pipeline_lib.models.base import BaseModel, Conditioning, FamilySpec
+from pipeline_lib.models.base import BaseModel, Conditioning
 from pipeline_lib.steps.speed import peak_flops
 
 ADAPTER_BYTES = 16  # a float32 factor, its gradient and AdamW's two moments
@@ -68,13 +68,6 @@ def model_flops_used(flops: float, seconds: float, device_name: str) -> float | 
     """The share of a device's peak that model FLOPs make up; None for an unknown device."""
     peak = peak_flops(device_name)
     return flops / seconds / peak if peak else None
-
-
-def latent_shape(spec: FamilySpec) -> tuple[int, int, int, int]:
-    """Channels, frames, height and width of one clip's latents."""
-    rules = spec.frame_rules
-    frames = 1 + (rules.num_frames - 1) // spec.temporal_factor
-    return spec.latent_channels, frames, rules.height // spec.spatial_factor, rules.width // spec.spatial_factor
 
 
 def count_size(size: FamilySize, rank: int) -> SizeCounts:
@@ -142,7 +135,7 @@ def count_step(base: BaseModel, text_rows: int) -> tuple[FlopCounterMode, FlopCo
     Returns:
         The counter of each pass.
     """
-    clean = torch.zeros(1, *latent_shape(base.spec), device=base.device)
+    clean = torch.zeros(1, *base.spec.latent_shape(), device=base.device)
     sigma = torch.full((1,), 0.5, device=base.device)
     text = _text(base, text_rows)
     with FlopCounterMode(display=False) as forward:

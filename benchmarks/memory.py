@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.loops import peak_bytes
-from benchmarks.training_step import BATCH, RANK, _random_data, _some_identity
+from benchmarks.training_step import BATCH, RANK, random_data, some_identity
 from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.methods.settings import settings_from
@@ -68,14 +68,14 @@ def planned(row: Row) -> StageSpec:
 
 def real_step(base: BaseModel, row: Row) -> Callable[[int], Any]:
     """The engine's own step."""
-    data, prior = _random_data(base, regularised=True)
+    data, prior = random_data(base, regularised=True)
     base.free_encoders()
     base.set_gradient_checkpointing(row.checkpointing)
     with tempfile.TemporaryDirectory() as folder:
         inputs = StageInputs(
             data=data,
             prior=prior,
-            previous=_some_identity(base, Path(folder)) if row.motion else None,
+            previous=some_identity(base, Path(folder)) if row.motion else None,
             seed=0,
             micro_batch=row.micro_batch or 1_000,
         )

@@ -46,7 +46,8 @@ class Row(NamedTuple):
 ROWS = (Row(False, False), Row(False, True), Row(True, True))
 
 
-def _random_data(base: BaseModel, regularised: bool) -> tuple[TrainingData, PriorData]:
+def random_data(base: BaseModel, regularised: bool) -> tuple[TrainingData, PriorData]:
+    """What a stage learns from: random latents at the base's own size, and their texts."""
     rules = base.spec.frame_rules
     draw = torch.Generator().manual_seed(0)
     one = base.encode_video(torch.rand(1, 3, rules.num_frames, rules.height, rules.width, generator=draw) * 2 - 1)
@@ -63,7 +64,7 @@ def _random_data(base: BaseModel, regularised: bool) -> tuple[TrainingData, Prio
 
 def _stage(base: BaseModel, row: Row) -> Stage:
     method = SetAndSequence()
-    data, prior = _random_data(base, row.regularised)
+    data, prior = random_data(base, row.regularised)
     settings = settings_from(method, "portable", {"rank": RANK, "batch": BATCH, **({} if row.regularised else OFF)})
     identity, motion = method.plan(settings, has_clips=True)
     spec = motion if row.motion else identity.model_copy(update={"data": "clips"})
@@ -71,14 +72,14 @@ def _stage(base: BaseModel, row: Row) -> Stage:
         inputs = StageInputs(
             data=data,
             prior=prior if row.regularised else None,
-            previous=_some_identity(base, Path(folder)) if row.motion else None,
+            previous=some_identity(base, Path(folder)) if row.motion else None,
             seed=0,
             micro_batch=1_000,
         )
         return method.build(spec, base, inputs)
 
 
-def _some_identity(base: BaseModel, folder: Path) -> Path:
+def some_identity(base: BaseModel, folder: Path) -> Path:
     """A Stage I result whose basis is not zero."""
     settings = AdapterSettings(rank=RANK, targets=base.spec.lora_targets)
     adapter = Adapter.attach(base.experts()[0][1], settings, seed=0)
@@ -96,7 +97,7 @@ def our_loop(base: BaseModel, row: Row) -> Step:
 
 def bare_loop(base: BaseModel, row: Row) -> Step:
     """The same mathematics by hand."""
-    data, prior = _random_data(base, row.regularised)
+    data, prior = random_data(base, row.regularised)
     sources = [(data.windows, data.clip_text)] + ([(prior.clips, prior.text)] if row.regularised else [])
     learning = add_lora(base, RANK, "lora_A" if row.motion else "lora_")
     return bare_step(base, hand_optimizer(learning), cached(sources, BATCH))

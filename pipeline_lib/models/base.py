@@ -61,6 +61,19 @@ class FamilySpec:
     patch_embedding: str = ""
     self_conditioned: bool = False
 
+    def latent_shape(self, num_frames: int | None = None) -> tuple[int, int, int, int]:
+        """Shape (c, t, h, w) of the latents of a clip of the base's size.
+
+        Args:
+            num_frames: of the clip; None: as many as the base was trained at.
+
+        Returns:
+            Channels, frames, height and width.
+        """
+        rules = self.frame_rules
+        frames = 1 + ((num_frames or rules.num_frames) - 1) // self.temporal_factor
+        return self.latent_channels, frames, rules.height // self.spatial_factor, rules.width // self.spatial_factor
+
 
 @dataclass(frozen=True)
 class Conditioning:

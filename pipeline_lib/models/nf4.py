@@ -34,6 +34,22 @@ def require_bitsandbytes() -> None:
         ) from error
 
 
+def nf4_bytes(weights: int) -> int:
+    """Bytes that a layer's weights take: half a byte each, a byte for 64 of them, 4 bytes for 256 of those.
+
+    The last two are the scales and, double quantised, the scales' own (QLoRA, section 3). A layer's two tables, about a
+    kilobyte, are left out.
+
+    Args:
+        weights: how many.
+
+    Returns:
+        Bytes.
+    """
+    scales = -(-weights // 64)
+    return -(-weights // 2) + scales + 4 * -(-scales // 256)
+
+
 @torch.no_grad()
 def to_nf4(blocks: Sequence[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
     """Changes the linear layers of blocks, in place, and brings them to a device.

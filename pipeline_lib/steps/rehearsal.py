@@ -17,6 +17,7 @@ import torch
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.economy import Economy, Storage
 from pipeline_lib.models.families import family_of
+from pipeline_lib.models.nf4 import nf4_bytes
 from pipeline_lib.models.wan import WanBase
 from pipeline_lib.models.wan_attention import rows_needed
 from pipeline_lib.records import StageSpec
@@ -24,7 +25,6 @@ from pipeline_lib.steps.weightless import Tally, WeightlessFolder, stored_bytes,
 from pipeline_lib.steps.weightless_stage import (
     PROMPT_TOKENS,
     TEXT_ROWS,
-    latent_shape,
     resident,
     samples_of,
     text_of,
@@ -177,7 +177,7 @@ class Rehearsal:
         denoiser = base.experts()[0][1]
         rows = text_rows(self._spec.name, padded=True)
         with without_values(), torch.no_grad():
-            noisy, sigma = torch.zeros(samples, *latent_shape(self._spec, "clips")), torch.zeros(samples)
+            noisy, sigma = torch.zeros(samples, *self._spec.latent_shape()), torch.zeros(samples)
             text = text_of(self._spec.name, denoiser, rows).take([0] * samples)
             with Tally(denoiser.parameters()) as tally:
                 base.velocity(noisy, sigma, text)
@@ -190,7 +190,7 @@ class Rehearsal:
             network = base.folder.networks["vae"]
             with Tally([*network.parameters(), *network.buffers()]) as tally:
                 if frames is None:
-                    base.decode_video(torch.zeros(1, *latent_shape(self._spec, "clips")))
+                    base.decode_video(torch.zeros(1, *self._spec.latent_shape()))
                 else:
                     base.encode_video(torch.zeros(1, 3, frames, rules.height, rules.width))
         self._autoencoder_bytes = stored_bytes(network)
@@ -225,7 +225,7 @@ class Rehearsal:
         return base
 
     def _saved_by_four_bits(self, block: torch.nn.Module) -> int:
-        """As :mod:`pipeline_lib.models.nf4` stores: half a byte a weight, and 4 bytes for 64 of them."""
+        """What 4-bit storage leaves out of a block."""
         layers = [layer for layer in block.modules() if type(layer) is torch.nn.Linear]
         weights = [layer.weight for layer in layers if layer.weight.dtype == self._dtype]
-        return sum(weight.nbytes - weight.numel() // 2 - 4 * -(-weight.numel() // 64) for weight in weights)
+        return sum(weight.nbytes - nf4_bytes(weight.numel()) for weight in weights)

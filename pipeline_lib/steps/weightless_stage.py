@@ -23,13 +23,6 @@ _OPTIMIZER = OptimizerSettings(
 )
 
 
-def latent_shape(spec: FamilySpec, data: str) -> tuple[int, int, int, int]:
-    """Shape (c, t, h, w) of one sample's latents: of a clip of the base's length, or of one frame."""
-    rules = spec.frame_rules
-    frames = 1 if data == "frames" else 1 + (rules.num_frames - 1) // spec.temporal_factor
-    return spec.latent_channels, frames, rules.height // spec.spatial_factor, rules.width // spec.spatial_factor
-
-
 def text_rows(family: str, *, padded: bool) -> int:
     """Rows of a prompt's text: as many as the stock pipeline gives, or as few as training keeps."""
     rows = TEXT_ROWS[family]
@@ -58,15 +51,16 @@ def weightless_stage(base: BaseModel, spec: FamilySpec, planned: StageSpec) -> S
     """
     settings = planned.settings
     denoiser: Any = base.experts()[0][1]
-    shape = AdapterSettings(
+    factors = AdapterSettings(
         rank=int(settings.get("rank", 8)), targets=base.spec.lora_targets, basis=settings.get("basis", "output")
     )
-    adapter = Adapter.attach(denoiser, shape, 0)
+    adapter = Adapter.attach(denoiser, factors, 0)
     residual = bool(settings.get("learn_residual"))
     if residual:
         adapter.begin_residual()
     text = TextBank(("",), 1, text_of(spec.name, denoiser, text_rows(spec.name, padded=False)), {}, (PROMPT_TOKENS,))
-    latents = LatentSet(torch.zeros(1, *latent_shape(spec, planned.data)), torch.zeros(1, dtype=torch.long))
+    shape = spec.latent_shape(1 if planned.data == "frames" else None)
+    latents = LatentSet(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long))
     sees = settings.get("self_conditioning", "auto")
     estimates = sees == "on" or (sees == "auto" and spec.self_conditioned)
     return Stage(

@@ -3,6 +3,8 @@
 For a base whose weights fit on a device, but not beside the activations of training: it is whole while it loads and
 while it samples. Each block is gathered from all processes when it computes, and dropped afterwards. The adapter stays
 whole everywhere, since its few parameters learn, and its gradients are added up as those of any stage are.
+
+No setting of a run reaches this yet: whoever uses the library shards a stage by hand.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.families import count_line
 from benchmarks.family_sizes import SIZES
 from benchmarks.flop_formula import Shape, step_flops
-from benchmarks.flops import count_size, count_step, latent_shape, model_flops_used
+from benchmarks.flops import count_size, count_step, model_flops_used
 from benchmarks.loops import add_lora
 from benchmarks.random_base import open_base, write_folder
 from pipeline_lib.models.base import BaseModel
@@ -31,7 +31,7 @@ TINY = ("wan-1.3b", "ltx-2b", "hunyuan-13b", "cogvideox-2b")
 def formula(base: BaseModel, text_rows: int, depth: dict[str, int], rank: int) -> tuple[int, int]:
     """What the closed formula says of a base, with another number of blocks."""
     config: Any = dict(base.experts()[0][1].config)
-    channels, frames, height, width = latent_shape(base.spec)
+    channels, frames, height, width = base.spec.latent_shape()
     patch = 1 if base.spec.name == "ltx" else 2
     shape = Shape(frames * (height // patch) * (width // patch), text_rows, channels)
     return step_flops(base.spec.name, {**config, **depth}, shape, rank)

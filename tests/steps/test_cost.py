@@ -12,6 +12,7 @@ import torch
 from benchmarks.memory import Row, measured, planned
 from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.load import load_base
+from pipeline_lib.models.nf4 import nf4_bytes, to_nf4
 from pipeline_lib.models.tiny import tiny_wan_a14b
 from pipeline_lib.models.tiny_hunyuan import tiny_hunyuan
 from pipeline_lib.models.tiny_ltx import tiny_ltx
@@ -54,11 +55,20 @@ def test_weights_are_those_that_a_loaded_base_has(tiny_folder: Path, storage: An
     assert counted == real_bytes(tiny_folder, torch.bfloat16, storage)
 
 
-def test_four_bits_save_three_and_a_half_bytes_a_weight_less_the_scales(tiny_folder: Path) -> None:
+def test_four_bits_are_counted_as_bitsandbytes_keeps_them() -> None:
+    pytest.importorskip("bitsandbytes")
+    block = torch.nn.Sequential(torch.nn.Linear(1024, 640, bias=False))
+    to_nf4([block], torch.device("cpu"), torch.float32)
+    weight: Any = block[0].weight
+    scales = weight.quant_state
+    assert weight.nbytes + scales.absmax.nbytes + scales.state2.absmax.nbytes == nf4_bytes(1024 * 640)
+
+
+def test_four_bits_are_for_the_linear_layers_of_the_blocks(tiny_folder: Path) -> None:
     (full, _), (small, _) = (rehearsal_of(tiny_folder).denoiser_bytes(storage) for storage in ("full", "nf4"))
     (_, denoiser), *_ = load_base(str(tiny_folder)).experts()
     sizes = [m.weight.numel() for m in denoiser.get_submodule("blocks").modules() if isinstance(m, torch.nn.Linear)]
-    assert full - small == sum(4 * size - size // 2 - 4 * -(-size // 64) for size in sizes)
+    assert full - small == sum(4 * size - nf4_bytes(size) for size in sizes)
 
 
 def test_swapped_blocks_are_on_the_host_but_for_the_one_that_visits(tiny_folder: Path) -> None:
