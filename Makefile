@@ -41,12 +41,14 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Files of tests side by side, a process for each core; arithmetic is on one thread in each.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not system and not gpu"
+	$(BIN)/python -m pytest -m "not system and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
-# Servers, a browser, kills. Installs the Debian packages it needs.
+# Servers, a browser, PostgreSQL, kills. Installs the Debian packages it needs.
 test-system: $(STAMP)
-	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium postgresql)
 	$(BIN)/python -m pytest -m system
 
 # Every part is resumable: run it again to go on.

@@ -45,6 +45,7 @@ class Options:
         rank: of the LoRA.
         arms: in the order of measuring.
         recompute: each block's activations in the backward pass.
+        keep_attention: but not what attention gave, in our arm.
         compiled: each block.
         storage: of the frozen weights; None: the size's own.
         swapped_blocks: blocks that live on the host.
@@ -57,6 +58,7 @@ class Options:
     rank: int = 32
     arms: tuple[Arm, ...] = ARMS
     recompute: bool = True
+    keep_attention: bool = False
     compiled: bool = False
     storage: Storage | None = None
     swapped_blocks: int = 0
@@ -110,7 +112,7 @@ class Arms:
         data = TrainingData(frames=none, held_out_frames=none, windows=clips, frame_text=text, clip_text=text)
         inputs = StageInputs(data=data, prior=None, previous=None, seed=0, micro_batch=1)
         stage = method.build(method.plan(settings, has_clips=True)[0], base, inputs)
-        base.set_gradient_checkpointing(self.options.recompute)
+        base.set_gradient_checkpointing(self.options.recompute, keep_attention=self.options.keep_attention)
         return our_step(stage)
 
     def _by_hand(self) -> tuple[BaseModel, torch.optim.AdamW]:

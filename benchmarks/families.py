@@ -156,6 +156,7 @@ def _facts(options: Options) -> dict[str, Any]:
         "torch": torch.__version__,
         "rank": options.rank,
         "recompute": options.recompute,
+        "keep_attention": options.keep_attention,
         "compiled": options.compiled,
     }
 
@@ -173,6 +174,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--compile", action="store_true", help="compile each repeated block")
     parser.add_argument("--no-recompute", action="store_true", help="keep all activations")
+    parser.add_argument("--keep-attention", action="store_true", help="recompute all but attention, in our arm")
     parser.add_argument("--storage", choices=get_args(Storage), help="of the frozen weights (default: the size's)")
     parser.add_argument("--swapped-blocks", type=int, default=0, help="blocks that live on the host")
     parser.add_argument("--results", action="store_true", help="write the table into benchmarks/RESULTS.md")
@@ -190,6 +192,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         rank=arguments.rank,
         arms=tuple(arm for arm in ARMS if arm in arguments.arms),
         recompute=not arguments.no_recompute,
+        keep_attention=arguments.keep_attention,
         compiled=arguments.compile,
         storage=arguments.storage,
         swapped_blocks=arguments.swapped_blocks,

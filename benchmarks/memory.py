@@ -33,7 +33,7 @@ from pipeline_lib.models.base import BaseModel
 from pipeline_lib.models.load import load_base
 from pipeline_lib.pocket.zoo import zoo_folder
 from pipeline_lib.records import StageSpec
-from pipeline_lib.run_config import TrainingSection
+from pipeline_lib.sections import TrainingSection
 from pipeline_lib.steps.memory import lesson_of
 from pipeline_lib.steps.rehearsal import Rehearsal, Work
 from pipeline_lib.steps.speed import rate_of

@@ -39,15 +39,11 @@ class RandomFolder(PipelineFolder):
 
     def load(self, part: str, **options: Any) -> Any:
         """A network of its config's size; tokenizers and schedulers are read."""
-        kind = self.class_of(part)
-        if not issubclass(kind, nn.Module):
+        if not issubclass(self.class_of(part), nn.Module):
             return super().load(part, **options)
         dtype = options.get("torch_dtype", options.get("dtype", torch.float32))
         with self._device, _default_dtype(dtype):
-            if self.parts[part][0] == "diffusers":
-                module = _as_read(kind.from_config(self.config(part)), dtype)
-            else:
-                module = kind(kind.config_class.from_pretrained(self.path / part, local_files_only=True))
+            module = self.unread(part, dtype)
         return module.to("cpu") if self._on_host and part.startswith("transformer") else module
 
 
@@ -59,15 +55,6 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _as_read(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """In the dtypes that diffusers reads a model in (`load_model_dict_into_meta`): some parts stay in float32."""
-    wide = set(getattr(module, "_keep_in_fp32_modules", None) or ())
-    for name, value in module.state_dict(keep_vars=True).items():
-        if value.is_floating_point():
-            value.data = value.data.to(torch.float32 if wide & set(name.split(".")) else dtype)
-    return module
 
 
 def write_folder(

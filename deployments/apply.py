@@ -2,99 +2,131 @@
 
     python -m deployments.apply
 
-The server is the one of PREFECT_API_URL. The pool comes first, since deployments refer to it.
+The server is the one of PREFECT_API_URL. What people change in its UI stays: limits of pools, what is switched on or
+off, schedules of their own. Parameters, descriptions and limits of a deployment are the file's.
+
+Limits are the server's and not a worker's: a worker with a limit of its own dies when a run is retried whose former
+process has not quite ended (Prefect 3.8).
 """
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from datetime import timedelta
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flows.environment import HEARTBEAT_SECONDS
-from pipeline_lib.errors import ConfigError, ResourceError
+from deployments.automations import failures, set_automation, set_triggers, unstarted, zombies
+from deployments.check import checked_deployments, declared_deployments, flow_of
+from deployments.schedules import declared_schedules, wanted
+from pipeline_lib.errors import ResourceError
 
 if TYPE_CHECKING:
-    from prefect.automations import AutomationCore
+    from uuid import UUID
+
     from prefect.client.orchestration import PrefectClient
 
-POOL = "mannerism"
-ZOMBIES = "mannerism: runs whose process is gone"
-_SILENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
+POOL, LIGHT_POOL = "gpu", "light"
+LIGHT_LIMIT = 4
+TRAINING_LIMIT = "gpu"  # stages that train at once, over all machines of the server
 PREFECT_FILE = Path(__file__).resolve().parents[1] / "prefect.yaml"
 
 
-def apply(prefect_file: Path = PREFECT_FILE) -> None:
+def apply(prefect_file: Path = PREFECT_FILE, *, at_once: int | None = None, notify: str = "") -> None:
     """Applies everything.
 
     Args:
-        prefect_file: declares the deployments; entrypoints are relative to its folder.
+        prefect_file: declares the deployments.
+        at_once: runs in the pool of those that load models, and stages that train; None leaves both as they are, 1
+            on a server that has no such limits yet.
+        notify: notification block, `type/name`, that is told of failed runs; empty leaves that as it is.
 
     Raises:
-        ConfigError: there is no such file, or a deployment does not fit the code.
-        ResourceError: the server refused; its words are in the message.
+        ConfigError: there is no such file or block, or a deployment does not fit the code.
+        ResourceError: the server refused, or is not there; its words are in the message.
     """
-    from deployments.check import checked_deployments
+    import httpx
 
-    if not prefect_file.is_file():
-        raise ConfigError(f"there is no {prefect_file}", fix="deployments are applied from a clone of the project")
     checked_deployments(prefect_file)
-    asyncio.run(_apply_pool_and_automation())
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", prefect_file.name]
-    done = subprocess.run(command, cwd=prefect_file.parent, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ResourceError(f"prefect deploy failed: {' '.join((done.stdout + done.stderr).split())[-800:]}")
+    try:
+        asyncio.run(_apply(declared_deployments(prefect_file), at_once, notify))
+    except httpx.HTTPError as error:
+        raise ResourceError(f"the deployments could not be applied: {' '.join(str(error).split())[:800]}") from error
 
 
-async def _apply_pool_and_automation() -> None:
+async def _apply(deployments: list[dict[str, Any]], at_once: int | None, notify: str) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolUpdate
 
     async with get_client() as client:
-        await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
-        await _apply_automation(client)
+        await _set_pool(client, POOL, "Runs that load models: training, samples, scores.", limit=1)
+        await _set_pool(client, LIGHT_POOL, "Runs that start others and wait: no accelerator needed.", LIGHT_LIMIT)
+        await _set_training_limit(client)
+        if at_once is not None:
+            await client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=at_once))
+            await client.update_global_concurrency_limit(TRAINING_LIMIT, GlobalConcurrencyLimitUpdate(limit=at_once))
+        for automation in (zombies(), unstarted()):
+            await set_automation(client, automation)
+        if notify:
+            await set_automation(client, await failures(client, notify))
+        for item in deployments:
+            await set_triggers(client, await _set_deployment(client, item), item.get("triggers", []))
 
 
-async def _apply_automation(client: PrefectClient) -> None:
-    found = await client.read_automations_by_name(ZOMBIES)
-    wanted = zombies()
-    if not found:
-        await client.create_automation(wanted)
-        return
-    for extra in found[1:]:
-        await client.delete_automation(extra.id)
-    await client.update_automation(found[0].id, wanted)
+async def _set_pool(client: PrefectClient, name: str, description: str, limit: int) -> None:
+    """A pool that is there stays as it is: people set its limit, and a team makes it one of containers."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    pool = WorkPoolCreate(
+        name=name,
+        type=ProcessWorker.type,
+        description=description,
+        concurrency_limit=limit,
+        base_job_template=ProcessWorker.get_default_base_job_template(),  # else every worker's first act writes it
+    )
+    with suppress(ObjectAlreadyExists):
+        await client.create_work_pool(pool)
 
 
-def zombies() -> AutomationCore:
-    """A flow run whose heartbeats have stopped is Crashed, so that it can be retried and holds no slot."""
-    from prefect.automations import AutomationCore
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
+async def _set_training_limit(client: PrefectClient) -> None:
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectNotFound
 
-    return AutomationCore(
-        name=ZOMBIES,
-        description=f"No heartbeat for {_SILENCE.seconds} s: the process was killed, or its machine is gone.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={
-                "prefect.flow-run.heartbeat",
-                *(
-                    f"prefect.flow-run.{state}"
-                    for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
-                ),
-            },
-            match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=_SILENCE,
-        ),
-        actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message="its heartbeats stopped", force=False)],
+    try:
+        await client.read_global_concurrency_limit_by_name(TRAINING_LIMIT)
+    except ObjectNotFound:
+        await client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=TRAINING_LIMIT, limit=1))
+
+
+async def _set_deployment(client: PrefectClient, item: dict[str, Any]) -> UUID:
+    from prefect.client.schemas.objects import ConcurrencyOptions
+    from prefect.exceptions import ObjectNotFound
+    from prefect.utilities.callables import parameter_schema
+
+    flow = flow_of(item)
+    try:
+        there = await client.read_deployment_by_name(f"{flow.name}/{item['name']}")
+    except ObjectNotFound:
+        there = None
+    limit = dict(item.get("concurrency_limit", {}))
+    return await client.create_deployment(
+        await client.create_flow(flow),
+        item["name"],
+        entrypoint=item["entrypoint"],
+        description=item["description"],
+        tags=item["tags"],
+        parameters=item.get("parameters", {}),
+        parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
+        enforce_parameter_schema=True,
+        schedules=wanted(declared_schedules(item), there.schedules if there else []),
+        paused=there.paused if there else False,
+        concurrency_limit=limit.pop("limit", None),
+        concurrency_options=ConcurrencyOptions(**limit) if limit else None,
+        work_pool_name=item["work_pool"]["name"],
+        job_variables=item["work_pool"]["job_variables"],
+        pull_steps=[],
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
@@ -13,9 +14,12 @@ import httpx
 from filelock import FileLock, Timeout
 from watchfiles import watch
 
-from pipeline_lib.drops.inbox import FolderInbox
+from pipeline_lib.drops.folder_inbox import FolderInbox
+from pipeline_lib.drops.heartbeat import Heartbeat
+from pipeline_lib.drops.inbox import Inbox
 from pipeline_lib.drops.intake import Intake, Outcome
 from pipeline_lib.drops.ledger import Ledger
+from pipeline_lib.drops.places import is_store
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig
 
@@ -23,6 +27,8 @@ DEPLOYMENT = "personalize/set-and-sequence-pocket"
 LEDGER_FILE, LOCK_FILE = "ledger.db", "watcher.lock"
 _REFUSED = re.compile(r"\b(?:InputError|MediaError|ConfigError): (.*)", re.DOTALL)
 _AT_ONCE = 100
+FOLDER_SECONDS, STORE_SECONDS = 2.0, 5.0  # between two looks; what does not change in between may be whole
+EVENT = "mannerism.drop.submitted"
 
 
 class PrefectDispatcher:
@@ -50,6 +56,7 @@ class PrefectDispatcher:
                 tags=["drop"],
             )
         assert isinstance(run, FlowRun)  # outside of an event loop
+        _emit(key, config.concept_name, str(run.id))
         return str(run.id)
 
     def outcomes(self, runs: Sequence[str]) -> Mapping[str, Outcome]:
@@ -68,6 +75,21 @@ class PrefectDispatcher:
         return found
 
 
+def _emit(key: str, name: str, run: str) -> None:
+    """An event for whoever wants to react to drops; a thread of Prefect's own sends it, and may fail to.
+
+    The drop itself does not go by it: events come at most once, submits exactly once.
+    """
+    from prefect.events import emit_event
+
+    emit_event(
+        event=EVENT,
+        resource={"prefect.resource.id": f"mannerism.drop.{key}", "prefect.resource.name": name},
+        related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
+        payload={"digest": key.partition("-")[0], "name": name, "run": run},
+    )
+
+
 @contextmanager
 def _reached() -> Iterator[None]:
     """Tells a server that is away, or not set up, from one that refuses what it was given."""
@@ -80,9 +102,9 @@ def _reached() -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         if error.response.status_code in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
             raise ConfigError("the deployment refuses this run", got=error.response.text[:300]) from error
-        raise ConnectionError(str(error)) from error
+        raise ConnectionError(f"the server cannot be used now: {error}") from error
     except httpx.HTTPError as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
+        raise ConnectionError(f"the server cannot be reached: {error or type(error).__name__}") from error
 
 
 def outcome_of(state: str, message: str) -> Outcome:
@@ -106,28 +128,60 @@ def outcome_of(state: str, message: str) -> Outcome:
 
 
 def watch_inbox(
-    root: Path, template: RunConfig, tell: Callable[[str], None], *, deployment: str = DEPLOYMENT, seconds: float = 2.0
+    place: str, home: Path, template: RunConfig, tell: Callable[[str], None], *, deployment: str = DEPLOYMENT
 ) -> None:
-    """Watches a folder of drops until it is interrupted.
-
-    The watcher of the file system only wakes us early; looking at everything every few seconds is what counts.
+    """Watches an inbox until it is interrupted.
 
     Args:
-        root: holds inbox, processing, done, rejected and the ledger.
+        place: a folder, or the URL of an object store.
+        home: of :func:`pipeline_lib.drops.places.drops_home`.
         template: base, method and training of every run.
         tell: told a sentence about each drop that moves on.
         deployment: that runs them.
-        seconds: longest time between two looks.
 
     Raises:
-        ConfigError: another watcher has this folder; two would take each other's claims for those of a dead one.
+        ConfigError: another watcher has this inbox (two would take each other's claims for those of a dead one), or
+            no package for this kind of store is installed.
     """
-    inbox = FolderInbox(root, settle_seconds=seconds)
+    home.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(root / LOCK_FILE, timeout=0):
-            intake = Intake(inbox, Ledger(root / LEDGER_FILE), PrefectDispatcher(deployment), template, tell)
-            intake.turn()
-            for _ in watch(inbox.inbox, rust_timeout=int(1000 * seconds), yield_on_timeout=True, debounce=500):
-                intake.turn()
+        with FileLock(home / LOCK_FILE, timeout=0):
+            inbox, looks = _opened(place, home)
+            intake = Intake(inbox, Ledger(home / LEDGER_FILE), PrefectDispatcher(deployment), template, tell)
+            heartbeat = Heartbeat(home)
+            with heartbeat.alive():
+                for _ in looks:
+                    intake.turn()
+                    heartbeat.beat()
     except Timeout:
-        raise ConfigError(f"{root} is watched already", fix="one watcher serves an inbox; `up` has its own") from None
+        raise ConfigError(f"{place} is watched already", fix="one watcher serves an inbox; `up` has its own") from None
+
+
+def _opened(place: str, home: Path) -> tuple[Inbox, Iterator[None]]:
+    """An inbox, and the moments at which to look at it."""
+    if is_store(place):
+        from pipeline_lib.drops.object_inbox import ObjectInbox
+        from pipeline_lib.drops.object_store import ObjectStore
+
+        store = ObjectStore.open(place)
+        return ObjectInbox(store, home, settle_seconds=STORE_SECONDS), _every(STORE_SECONDS)
+    folder = FolderInbox(home, settle_seconds=FOLDER_SECONDS)
+    return folder, _changes(folder.inbox)
+
+
+def _changes(folder: Path) -> Iterator[None]:
+    """The watcher of the file system only wakes us early; looking every few seconds is what counts."""
+    yield
+    with suppress(
+        OSError, RuntimeError
+    ):  # no watches left, or a file system that has none; watchfiles says it either way
+        for _ in watch(folder, rust_timeout=int(1000 * FOLDER_SECONDS), yield_on_timeout=True, debounce=500):
+            yield
+        return  # interrupted
+    yield from _every(FOLDER_SECONDS)
+
+
+def _every(seconds: float) -> Iterator[None]:
+    while True:
+        yield
+        time.sleep(seconds)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
+from prefect.states import Cancelled
 
+from flows.review import RefusedError, Review, check_review, review_captions, review_samples
 from pipeline_lib.observers import wants_masks
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.step import StepResult
@@ -25,15 +27,29 @@ from tasks.train import train
 
 
 @flow(name="personalize", flow_run_name="{config.concept_name}", persist_result=False, result_serializer="json")
-def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B008 - frozen, and the form's defaults
+def personalize(
+    config: RunConfig = RunConfig(),  # noqa: B008 - frozen, and the form's defaults
+    review: Review = Review(),  # noqa: B008
+) -> dict[str, Any]:
     """Teaches a base a subject.
 
     Args:
         config: what to learn, from what, on which base, how.
+        review: where the run waits for a person; nowhere, as a rule.
 
     Returns:
         Paths of the run's outputs, its scores, seconds per stage.
     """
+    check_review(review)
+    if review.captions:
+        config = review_captions(config)
+    try:
+        return _road(config, review)
+    except RefusedError as refused:
+        return cast(dict[str, Any], Cancelled(message=str(refused)))  # Prefect takes a state for a flow's end
+
+
+def _road(config: RunConfig, review: Review) -> dict[str, Any]:
     with run_session(config):
         clips = prepare()
         planned = plan(clips)
@@ -55,4 +71,6 @@ def personalize(config: RunConfig = RunConfig()) -> dict[str, Any]:  # noqa: B00
         made["scores"] = evaluate(made)
         made["concept"] = concept(planned, made)
         report(planned, made, stages)
+        if review.samples:
+            review_samples()
         return publish(planned).model_dump(mode="json")

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 
-from deployments.apply import POOL
+from deployments.apply import LIGHT_POOL, POOL
 from flows.environment import HEARTBEAT_SECONDS
+from pipeline_lib.drops.heartbeat import last_beat
+from pipeline_lib.drops.places import drops_home, is_store
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.processes.supervisor import Service
 from pipeline_lib.steps.state import TRACKING_VARIABLE, StateFolder
 
 HOST = "127.0.0.1"  # nobody logs in: not for other machines
+_MIGRATION_SECONDS = 900.0  # an empty database gets its tables first, on a machine that may be busy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ def prefect_server(ports: Ports, database: str = "") -> Service:
 
     Args:
         ports: where.
-        database: e.g. `postgresql+asyncpg://user:password@host/prefect`; empty: SQLite in PREFECT_HOME.
+        database: e.g. `postgresql://user:password@host/prefect`; empty: SQLite in PREFECT_HOME.
 
     Returns:
         What to run.
@@ -73,7 +79,8 @@ def prefect_server(ports: Ports, database: str = "") -> Service:
         "prefect",
         _python("prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)),
         ready=lambda: _answers(f"{ports.prefect_api}/health"),
-        environment={"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {},
+        ready_seconds=_MIGRATION_SECONDS,
+        environment={"PREFECT_SERVER_DATABASE_CONNECTION_URL": with_driver(database, "asyncpg")} if database else {},
     )
 
 
@@ -89,29 +96,36 @@ def mlflow_server(ports: Ports, state: StateFolder, database: str = "") -> Servi
         What to run.
     """
     files = ("--artifacts-destination", str(state.mlflow_artifacts))
+    # No password for all to see in `ps`.
+    store = with_driver(database, "psycopg") if database else state.mlflow_database
     return Service(
         "mlflow",
         _python("mlflow", "server", "--host", HOST, "--port", str(ports.mlflow), "--workers", "1", *files),
         ready=lambda: _answers(f"{ports.mlflow_url}/health"),
-        environment={"MLFLOW_BACKEND_STORE_URI": database or state.mlflow_database},  # no password for all in `ps`
+        ready_seconds=_MIGRATION_SECONDS,
+        environment={
+            "MLFLOW_BACKEND_STORE_URI": store,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, which nothing here asks for
+        },
     )
 
 
-def worker(ports: Ports, limit: int) -> Service:
-    """A Prefect worker of this machine.
+def worker(ports: Ports) -> Service:
+    """What runs flows that load models on this machine."""
+    return _worker(ports, "worker", POOL)
 
-    Args:
-        ports: of the servers.
-        limit: flow runs at once; those that train take turns on a device anyway.
 
-    Returns:
-        What to run.
-    """
+def light_worker(ports: Ports) -> Service:
+    """What runs flows that start others and wait: in the pool of those, it would take the slot that they wait for."""
+    return _worker(ports, "light-worker", LIGHT_POOL)
+
+
+def _worker(ports: Ports, service: str, pool: str) -> Service:
     name = f"{socket.gethostname()}-{os.getpid()}"
     return Service(
-        "worker",
-        _python("prefect", "worker", "start", "--pool", POOL, "--name", name, "--limit", str(limit)),
-        ready=lambda: _is_online(ports, name),
+        service,
+        _python("prefect", "worker", "start", "--pool", pool, "--name", name),
+        ready=lambda: _is_online(ports, pool, name),
         environment={
             TRACKING_VARIABLE: ports.mlflow_url,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
@@ -119,40 +133,67 @@ def worker(ports: Ports, limit: int) -> Service:
     )
 
 
-def watcher(ports: Ports, drops: Path, config: str = "") -> Service:
+def watcher(ports: Ports, drops: str = "", config: str = "") -> Service:
     """What turns data drops into runs.
 
     Args:
         ports: of the servers.
-        drops: holds the inbox.
+        drops: holds the inbox: a folder, or the URL of an object store; empty: in the state folder.
         config: file of the runs' base, method and training; empty: the defaults.
 
     Returns:
         What to run.
     """
+    home, since = drops_home(drops, StateFolder.open()), time.time()
     options = ("--config", str(Path(config).expanduser().resolve())) if config else ()
     return Service(
         "watcher",
-        _python("flows.cli.main", "watch", str(drops), *options),
-        ready=(drops / "inbox").is_dir,
+        _python("flows.cli.main", "watch", drops if is_store(drops) else str(home), *options),
+        ready=lambda: (beat := last_beat(home)) is not None and beat.time >= since,  # not of one that was killed
         environment={"PREFECT_API_URL": ports.prefect_api},
     )
+
+
+def with_driver(database: str, driver: str) -> str:
+    """A PostgreSQL address with the driver that its reader needs, where it names none.
+
+    Args:
+        database: e.g. `postgresql://user:password@host/name`, as PostgreSQL's own tools take it.
+        driver: e.g. "asyncpg".
+
+    Returns:
+        E.g. `postgresql+asyncpg://user:password@host/name`; any other address as it is.
+
+    Raises:
+        ConfigError: the driver is not installed.
+    """
+    kind, mark, rest = database.partition("://")
+    if kind not in ("postgres", "postgresql"):
+        return database
+    if find_spec(driver) is None:
+        raise ConfigError(f"PostgreSQL needs {driver}", fix="install the extra: pip install -e '.[postgres]'")
+    return f"postgresql+{driver}{mark}{rest}"
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
 
 
+@cache
+def _client() -> httpx.Client:
+    return httpx.Client(timeout=5)  # kept: making one costs 30 ms, and readiness is asked for all the time
+
+
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2).is_success
+        return _client().get(url).is_success
     except httpx.HTTPError:
         return False
 
 
-def _is_online(ports: Ports, name: str) -> bool:
+def _is_online(ports: Ports, pool: str, name: str) -> bool:
     try:
-        reply = httpx.post(f"{ports.prefect_api}/work_pools/{POOL}/workers/filter", json={}, timeout=5)
+        reply = _client().post(f"{ports.prefect_api}/work_pools/{pool}/workers/filter", json={})
         return any(item["name"] == name and item["status"] == "ONLINE" for item in reply.raise_for_status().json())
     except (httpx.HTTPError, ValueError):
         return False

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 # The function has to be bound here, after its module of the same name, or the module would shadow it.
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     __version__: str
 __all__ = ["__version__", "load_concept", "personalize"]
+
+# diffusers imports bitsandbytes where it is installed, which looks for kernels of a model hub and tells that it found
+# none: here, since whatever imports diffusers in this library comes this way first.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

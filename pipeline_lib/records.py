@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 
 class Record(BaseModel):
@@ -254,6 +254,36 @@ class Score(Record):
     frames_per_second: float = 0.0
 
 
+class Comparison(Record):
+    """One metric of a challenger against the champion, or the untrained base.
+
+    `low` and `high` bound the mean difference, challenger minus other, such that all metrics of a decision lie within
+    theirs 95 times in 100; they are None where there is no interval. Means are over the pairs. `num_pairs` is 0 where
+    the two share no prompt and seed: then their own intervals were held side by side.
+    """
+
+    metric: str
+    challenger: float
+    other: float
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    num_pairs: int = 0
+    verdict: Literal["better", "worse", "even", "unknown"]
+
+
+class Decision(Record):
+    """What the gate (:mod:`pipeline_lib.metrics.gate`) says, and the numbers that it rests on.
+
+    `against` is "base" where there was no champion. `reason` is a sentence without a subject.
+    """
+
+    passed: bool
+    against: Literal["champion", "base"]
+    reason: str
+    comparisons: tuple[Comparison, ...] = ()
+
+
 class ConceptRecord(Record):
     """`concept.json`: a trained concept's provenance; it sits beside `lora.safetensors`.
 
@@ -283,6 +313,16 @@ class ConceptRecord(Record):
     version: str = ""
     loras: tuple[LoraFact, ...] = Field(default=(), exclude_if=lambda loras: not loras)
     started_from: tuple[LoraFact, ...] = Field(default=(), exclude_if=lambda loras: not loras)
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, name: str) -> str:
+        # A concept may be a stranger's, and files are named after it.
+        if not re.fullmatch(r"\w[\w .-]{0,99}", name):
+            raise ValueError(
+                "a concept's name is at most 100 letters, digits, spaces and `_.-`, a letter or digit first"
+            )
+        return name
 
     @property
     def wording(self) -> Wording:

@@ -33,6 +33,7 @@ def handlers(state: StateFolder) -> Mapping[str, Handler]:
     def handler(verb: Verb) -> Handler:
         def handle(payload: dict[str, Any], emit: Emit, stop: StopFlag) -> dict[str, Any]:
             config = RunConfig.model_validate(payload["config"])
+            learns = bool(config.concept.inputs)  # else a trained concept is used: no run, no previews
             context = StepContext(
                 config=config,
                 store=store,
@@ -40,7 +41,7 @@ def handlers(state: StateFolder) -> Mapping[str, Handler]:
                 emit=emit,
                 stop=stop,
                 micro_batch=payload["micro_batch"],
-                previews=RunFolder(state, run_identity(config)).previews,
+                previews=RunFolder(state, run_identity(config)).previews if learns else None,
             )
             return verb(context, payload["arguments"]).model_dump(mode="json")
 

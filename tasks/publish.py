@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipeline_lib.records import ClipRecord
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.run_folder import RunResult
+from tasks.promote import promote
 from tasks.session import RunSession, current_session
+from tasks.show import show_result, show_scores
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+@task(task_run_name="publish", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
 def publish(plan: RunPlan) -> RunResult:
     """Collects outputs into the run folder, logs them, and registers the final LoRA."""
     session = current_session()
     if session.finished is None:
         session.collect(plan)
         log_outputs(session)
-        rows = session.result().scores
-        table = [{"metric": name, **{row: cells.get(name) for row, cells in rows.items()}} for name in rows["base"]]
-        create_table_artifact(table, key="scores", description=session.folder.run_id)
         session.finish()
-    return session.result()
+    result = session.result()
+    show_scores(result.scores, result.run_id)
+    show_result(result)
+    return result
 
 
 def clip_records(session: RunSession) -> list[ClipRecord]:
@@ -33,13 +34,16 @@ def clip_records(session: RunSession) -> list[ClipRecord]:
 
 
 def log_outputs(session: RunSession) -> None:
-    """Clips as data sets, videos, the sheet and the page as artifacts, the concept as a registered model."""
+    """Clips as data sets, the sheet and the page as artifacts, the concept as a registered model."""
     tracker, folder = session.tracker, session.folder.path
     for record in clip_records(session):
         tracker.log_clip(record)
-    for name in ("samples", "report.html", "config.yaml"):
-        tracker.log_artifact(folder / name, "samples" if name == "samples" else "")
+    for name in ("report.html", "config.yaml"):
+        tracker.log_artifact(folder / name)
     tracker.log_image(folder / "contact_sheet.png", "samples", 0)
     scores = session.result().scores["personalised"]
     register = session.config.tracking.register_model
-    tracker.log_concept(folder / "concept", session.config.concept_name, "concept", scores, register=register)
+    name = session.config.concept_name
+    model = tracker.log_concept(folder / "concept", name, "concept", scores, register=register)
+    if register and model:
+        promote(session, model)

@@ -7,23 +7,28 @@ Prefect's server starts.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
-from pipeline_lib.errors import ResourceError
+from pipeline_lib.errors import ResourceError, StopRequested
 from pipeline_lib.processes.interrupt import raise_if_asked
 from pipeline_lib.processes.worker_child import WorkerChild, WorkerDiedError
-from pipeline_lib.records import Record
+from pipeline_lib.records import Decision, Record
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.check import check_config
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.run_folder import RunFolder, RunRecord, RunResult, run_identity
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.steps.step import StepResult
-from pipeline_lib.tracking import DIGEST_TAG, NullTracker, Tracker, status_after
+from pipeline_lib.tracking import DIGEST_TAG, NullTracker, RunStatus, Tracker, status_after
+from pipeline_lib.tracking.reaper import Reaper
+
+log = logging.getLogger(__name__)
 
 STALL_SECONDS = 3600.0
 OnEvent = Callable[[dict[str, Any]], None]
@@ -36,6 +41,7 @@ class RunSession:
         config: of the run.
         state: the state folder.
         on_event: told about every event of the worker.
+        part: says that this is only a part of the run; its folder has this at the end of its name.
 
     Attributes:
         finished: the record of an equal run where nothing is left to do: then no worker is started and
@@ -47,21 +53,25 @@ class RunSession:
         InputError: the inputs cannot be used.
     """
 
-    def __init__(self, config: RunConfig, state: StateFolder, on_event: OnEvent = lambda _event: None) -> None:
+    def __init__(
+        self, config: RunConfig, state: StateFolder, on_event: OnEvent = lambda _event: None, *, part: str = ""
+    ) -> None:
         self.config, self.state = config, state
         self.store = state.store
-        self.folder = RunFolder(state, run_identity(config))
+        self.folder = RunFolder(state, run_identity(config) + part)
         self.finished = self.folder.finished(config, self.store)
         if self.finished is None:
             check_config(config)
         self.steps: dict[str, StepResult] = {}
-        self._on_event = on_event
+        self._listeners = [on_event]
+        self._closed = False
         self._micro_batch, self._running = config.training.micro_batch, "prepare"
         self._shrunk: set[str] = set()
         self._judged: tuple[BaseException | None, bool] = (None, False)
         self._record: RunRecord | None = None
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._tracker: Tracker = NullTracker()
+        self._reaper: Reaper | None = None
         self._first: Future[dict[str, Any]] | None = None
         command = [sys.executable, "-m", "pipeline_lib.worker", str(state.root)]
         self._worker = WorkerChild(command, log_path=self.folder.log, stall_seconds=STALL_SECONDS)
@@ -70,7 +80,7 @@ class RunSession:
         """Starts what takes longest, without waiting: the worker, on its first step."""
         if self.finished is None and self._record is None:
             self._record = self.folder.begin(self.config)
-            self._first = self._background.submit(self._request, "prepare", {}, self._on_event)
+            self._first = self._background.submit(self._request, "prepare", {}, self._listeners[0])
 
     def track(self) -> None:
         """Opens the run's page, or goes on with it; not where all is found, nor where it is not wanted.
@@ -82,12 +92,18 @@ class RunSession:
         from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
 
         uri = self.state.mlflow_uri
-        place = self.state.mlflow_artifacts if uri == self.state.mlflow_database else ""  # a server has its own
-        tracker = MlflowTracker(uri, self.config.tracking.experiment, place)
+        place = self.state.mlflow_place
+        experiment = self.config.tracking.experiment
+        tracker = MlflowTracker(uri, experiment, place)  # makes the experiment, which the reaper must not
+        self._reaper = Reaper(uri, experiment)
         tracker.close_dangling()
         params = self.config.model_dump(mode="json", exclude={"tracking"})
         tracker.start_run(self.config.concept_name, {DIGEST_TAG: self.folder.run_id}, params)
         self._tracker = tracker
+
+    def listen(self, listener: OnEvent) -> None:
+        """Tells somebody else, too, about the events of the worker and, as `done`, about the end of each step."""
+        self._listeners.append(listener)
 
     def step(
         self, name: str, refs: Mapping[str, StepResult], on_event: OnEvent | None = None, **more: Record
@@ -115,6 +131,9 @@ class RunSession:
             verb = "train" if name.startswith("train-") else name
             result = StepResult.model_validate(self._ask(verb, refs, on_event, **more))
         self.steps[name] = result
+        done = {"event": "done", "step": name, **result.model_dump(include={"found", "seconds", "figures"})}
+        for listener in self._listeners:
+            listener(done)
         return result
 
     def plan(self, clips: StepResult) -> RunPlan:
@@ -122,6 +141,12 @@ class RunSession:
         if self.finished is not None and self.finished.plan is not None:
             return self.finished.plan
         return RunPlan.model_validate(self._ask("plan", {"clips": clips}, None))
+
+    def judge(self, champion: StepResult | None) -> Decision:
+        """What the gate says of the run's scores, against a champion's samples where there is one."""
+        names = {"scores": "evaluate", "clips": "prepare", "captions": "caption", "before": "generate-base"}
+        refs = {name: self.steps[step] for name, step in names.items()} | ({"champion": champion} if champion else {})
+        return Decision.model_validate(self._ask("judge", refs, None))
 
     @property
     def tracker(self) -> Tracker:
@@ -156,6 +181,11 @@ class RunSession:
         assert self._record is not None
         self._record = self.folder.collect(self._record, plan, self.steps, self.store)
 
+    def note(self, text: str) -> None:
+        """Adds a sentence to what the run tells a person; after :meth:`collect`."""
+        assert self._record is not None
+        self._record = self._record.model_copy(update={"notes": (*self._record.notes, text)})
+
     def finish(self) -> None:
         """Notes that the run is done, and where it is written down."""
         assert self._record is not None
@@ -169,25 +199,56 @@ class RunSession:
         assert record is not None
         return self.folder.result(record)
 
-    def close(self, error: BaseException | None = None) -> None:
-        """Ends worker and tracker; notes a failure in the run folder."""
+    def rest(self, why: str) -> None:
+        """Ends worker and tracker of a run that will go on in another process, when a person has answered.
+
+        Args:
+            why: what it waits for.
+        """
+        self.close(StopRequested(why), "SCHEDULED")
+
+    def close(self, error: BaseException | None = None, status: RunStatus | None = None) -> None:
+        """Ends worker and tracker, once; notes a failure in the run folder.
+
+        Args:
+            error: what ended the run early.
+            status: for the tracker; None: what the error means.
+        """
+        if self._closed:
+            return
+        self._closed = True
         if error is not None and self._record is not None:
             self.folder.fail(self._record, error)  # first: a second Ctrl-C ends the wait for the worker
         try:
             self._worker.close()
         finally:
-            if self._tracker.run_id:
-                self._tracker.end(status_after(error))
             self._background.shutdown()
+            self._end_tracking(status or status_after(error), error)
+
+    def _end_tracking(self, status: RunStatus, error: BaseException | None) -> None:
+        """The reaper stays where the run could not be closed: it tries again when we are gone."""
+        if self._tracker.run_id:
+            try:
+                try:
+                    if self.folder.log.is_file():
+                        self._tracker.log_artifact(self.folder.log)
+                finally:
+                    self._tracker.end(status)
+            except Exception:
+                if error is None:
+                    raise
+                log.warning("the end of the run could not be written down", exc_info=True)  # `error` is told instead
+                return
+        if self._reaper is not None:
+            self._reaper.dismiss()
 
     def _ask(
         self, verb: str, refs: Mapping[str, StepResult], on_event: OnEvent | None, **more: Record
     ) -> dict[str, Any]:
         def tell(event: dict[str, Any]) -> None:
             raise_if_asked()
-            self._on_event(event)
-            if on_event is not None:
-                on_event(event)
+            for listener in (*self._listeners, *([on_event] if on_event is not None else [])):
+                listener(event)
 
         self.start()
         first, self._first = self._first, None
@@ -205,31 +266,33 @@ class RunSession:
         return self._worker.request(verb, payload, on_event)
 
 
-_open: list[RunSession] = []  # one run per process; tasks run in the flow's own thread
+_current: ContextVar[RunSession | None] = ContextVar("session", default=None)  # tasks run in their flow's own thread
 
 
 def current_session() -> RunSession:
     """The session of the running flow."""
-    assert _open, "a task runs inside a flow that opened a session"
-    return _open[-1]
+    session = _current.get()
+    assert session is not None, "a task runs inside a flow that opened a session"
+    return session
 
 
 @contextmanager
 def run_session(config: RunConfig) -> Iterator[RunSession]:
-    """The session that was opened beforehand for this config, else a fresh one, closed at the end."""
-    if _open and _open[-1].config == config:
-        _open[-1].track()
-        yield _open[-1]
-        return
-    with opened(RunSession(config, StateFolder.open())) as session:
-        session.track()
+    """The session that was opened beforehand for this config, else a fresh one, closed at the end; both shown."""
+    beforehand = _current.get()
+    known = beforehand is not None and beforehand.config == config
+    with nullcontext(beforehand) if known else opened(RunSession(config, StateFolder.open())) as session:
+        from tasks.show import accompany  # with Prefect: not before the worker was started
+
+        assert session is not None
+        accompany(session)
         yield session
 
 
 @contextmanager
 def opened(session: RunSession) -> Iterator[RunSession]:
     """Makes a session the current one, starts it, and closes it at the end."""
-    _open.append(session)
+    token = _current.set(session)
     error: BaseException | None = None
     try:
         session.start()
@@ -238,5 +301,5 @@ def opened(session: RunSession) -> Iterator[RunSession]:
         error = raised
         raise
     finally:
-        _open.remove(session)
+        _current.reset(token)
         session.close(error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pipeline_lib.records import StageSpec
 from pipeline_lib.steps.step import StepResult
 from tasks.session import current_session
+from tasks.show import show_stage
 from tasks.stage_task import stage_task
+from tasks.turn import turn
 from tasks.watch import StageWatch
 
 
@@ -15,9 +17,13 @@ def train(spec: StageSpec, inputs: dict[str, StepResult]) -> StepResult:
     session = current_session()
     watch = StageWatch(session.tracker, spec)
     try:
-        result = session.step(f"train-{spec.name}", inputs, watch.on_event, spec=spec)
+        session.plan(session.steps["prepare"])  # opens the base: first the device, then the turn, in every run
+        with turn():
+            result = session.step(f"train-{spec.name}", inputs, watch.on_event, spec=spec)
     except BaseException as error:
         watch.fail(error)
         raise
-    watch.finish(result, session.store.folder(result.ref))
+    folder = session.store.folder(result.ref)
+    watch.finish(result, folder)
+    show_stage(spec, result, folder, watch.url)
     return result

@@ -1,26 +1,25 @@
-"""A stage's events become a Prefect progress artifact, throttled, and metrics, batched."""
+"""A stage's events become metrics, batched, and previews, in the stage's own run."""
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 import time
 from pathlib import Path
 from typing import Any
-from uuid import UUID
-
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from pipeline_lib.records import StageSpec
 from pipeline_lib.steps.layout import LOSSES_FILE
 from pipeline_lib.steps.step import StepResult
 from pipeline_lib.tracking import Metric, Tracker, status_after
 
+log = logging.getLogger(__name__)
+
 EVERY_SECONDS = 2.0
 
 
 class StageWatch:
-    """Watches one stage; the stage's own run is opened with its first event.
+    """Watches one stage; the stage's own run is opened with its first metrics.
 
     Args:
         tracker: of the whole run.
@@ -31,16 +30,20 @@ class StageWatch:
         self._parent, self._spec = tracker, spec
         self._stage: Tracker | None = None
         self._metrics: list[Metric] = []
-        self._artifact: UUID | None = None
-        self._told = 0.0
+        self._sent = 0.0
+
+    @property
+    def url(self) -> str:
+        """The stage's page; empty where there is none."""
+        return self._stage.url if self._stage is not None else ""
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Takes an event of the worker."""
         if event["event"] == "progress" and "metrics" in event:
             values = {**event["metrics"], "seconds": event["seconds"]}
             self._metrics += [(name, value, event["done"]) for name, value in values.items()]
-            if time.monotonic() - self._told > EVERY_SECONDS:
-                self._tell(event["done"] / event["total"])
+            if time.monotonic() - self._sent > EVERY_SECONDS:
+                self._send()
         elif event["event"] == "preview":
             self._tracker().log_artifact(Path(event["path"]), "previews")
 
@@ -53,8 +56,7 @@ class StageWatch:
         """
         if not self._parent.run_id:
             return
-        if not result.found:
-            self._tell(1.0)
+        self._send()
         tracker = self._tracker()
         for line in (folder / LOSSES_FILE).read_text().splitlines():
             values = json.loads(line)
@@ -67,26 +69,19 @@ class StageWatch:
         """Notes that the stage ended early, where its own run was opened; another try goes on with that run."""
         if self._stage is None:
             return
-        if self._metrics:
-            self._stage.log_metrics(self._metrics)
-            self._metrics = []
-        self._stage.end(status_after(error))
+        try:
+            self._send()
+            self._stage.end(status_after(error))
+        except Exception:  # what ended the stage is what the person must hear
+            log.warning("the end of stage %s could not be written down", self._spec.name, exc_info=True)
 
     def _tracker(self) -> Tracker:
         if self._stage is None:
             self._stage = self._parent.child(self._spec.name, self._spec.model_dump(mode="json"))
         return self._stage
 
-    def _tell(self, share: float) -> None:
-        self._told = time.monotonic()
+    def _send(self) -> None:
+        self._sent = time.monotonic()
         if self._metrics:
             self._tracker().log_metrics(self._metrics)
             self._metrics = []
-        percent = round(100 * share, 1)
-        if self._artifact is None:
-            key = re.sub(r"[^a-z0-9]+", "-", f"train-{self._spec.name}".lower())
-            made = create_progress_artifact(percent, key=key, description=f"training {self._spec.name}")
-            assert isinstance(made, UUID)
-            self._artifact = made
-        else:
-            update_progress_artifact(self._artifact, percent)

@@ -188,3 +188,21 @@ def test_a_setting_that_would_save_nothing_is_refused_in_plain_words():
     with pytest.raises(ConfigError, match="`training`: storage and swapped_blocks save nothing without") as refused:
         with_settings(RunConfig(), ["training.storage=fp8"])
     assert "Value error" not in str(refused.value) and "micro_batch" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"sharded": True}, "there is one: set processes"),
+        (
+            {"sharded": True, "processes": 2, "storage": "nf4", "gradient_checkpointing": True},
+            "storage: full alone: nf4",
+        ),
+        ({"sharded": True, "processes": 2, "preview_every": 2}, "sharded goes without preview_every"),
+        ({"sharded": True, "processes": 2, "swapped_blocks": 1, "gradient_checkpointing": True}, "swapped_blocks"),
+        ({"keep_attention": True}, "gradient_checkpointing recomputes: set that to true"),
+    ],
+)
+def test_memory_settings_that_do_not_go_together_are_refused(training: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_config({"training": training})

@@ -40,6 +40,9 @@ StartLora = Annotated[
     list[str], typer.Option(metavar="FILE[:STRENGTH]", help="A LoRA that training starts from, not from zero.")
 ]
 Mask = Annotated[bool, typer.Option("--mask", help="Train on the subject alone; the base's segmenter finds it.")]
+Concept = Annotated[
+    str, typer.Argument(metavar="CONCEPT|RUN", help="'wolf' (its champion), 'wolf@3', a run's name, or a folder.")
+]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its beginning.")]
 
 
@@ -112,6 +115,28 @@ def resume(name: Run, json: Json = False) -> None:
 
 
 @app.command()
+def batch(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="FOLDER|CONCEPT...", help="A folder of concepts, or the clips and folders themselves."),
+    ],
+    config: Annotated[str, typer.Option(help="Base, method and training of every run.")] = "",
+    *,
+    at_once: Annotated[int, typer.Option(min=1, help="Runs at the same time; on one GPU they take turns.")] = 1,
+    deployment: Annotated[
+        str, typer.Option(metavar="FLOW/NAME", help="Hand the runs to the workers of `up`; else they run here.")
+    ] = "",
+    settings: Set = [],  # noqa: B006 - typer's way
+    json: Json = False,
+) -> None:
+    """Learn many subjects, each in a run of its own, with one report; one that fails does not stop the others."""
+    from flows.cli.batch import batch_config, run_batch
+
+    template = batch_config(config, settings)
+    raise typer.Exit(run_batch(sources, template, at_once=at_once, deployment=deployment, as_json=json))
+
+
+@app.command()
 def preview(
     source: Annotated[str, typer.Argument(metavar="CLIP|FOLDER|CONFIG", help="As for run.")],
     subject: Subject = "",
@@ -149,7 +174,7 @@ def doctor(
 
 @app.command()
 def generate(
-    name: Annotated[str, typer.Argument(metavar="RUN|CONCEPT", help="A run's name, or a concept folder.")],
+    name: Concept,
     prompt: Annotated[
         list[str], typer.Argument(metavar="[PROMPT]...", help="With {subject} in the subject's place.")
     ] = [],  # noqa: B006 - typer's way
@@ -161,19 +186,20 @@ def generate(
     negative: Negative = "",
     base: Base = "",
     lora: Lora = [],  # noqa: B006
+    frames: Annotated[int, typer.Option(min=0, help="Of each video; 0: as many as the base makes.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the videos.")] = Path("generated"),
     json: Json = False,
 ) -> None:
-    """Make videos with a trained concept."""
-    from flows.cli.models import GenerateRequest, generate_videos
+    """Make videos with a concept: its champion, a version of it, or what a run made."""
+    from flows.cli.generate import GenerateRequest, generate_videos
 
-    request = GenerateRequest(prompt, prompts, seed, (identity, motion), negative, base, lora, out)
+    request = GenerateRequest(prompt, prompts, seed, (identity, motion), negative, base, lora, out, frames)
     generate_videos(name, request, as_json=json)
 
 
 @app.command()
 def export(
-    name: Run,
+    name: Concept,
     form: Annotated[
         str, typer.Option("--format", help="diffusers or comfyui (a file), peft or concept (a folder).")
     ] = "diffusers",
@@ -182,7 +208,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The file or folder.")] = None,
     json: Json = False,
 ) -> None:
-    """Write a run's LoRA at the strengths you want."""
+    """Write a concept's LoRA at the strengths you want."""
     from flows.cli.models import export_concept
 
     export_concept(name, form, (identity, motion), out, as_json=json)
@@ -190,13 +216,15 @@ def export(
 
 @app.command()
 def watch(
-    root: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Holds inbox, done and rejected.")] = None,
+    place: Annotated[
+        str, typer.Argument(metavar="[FOLDER|URL]", help="Holds inbox, done and rejected; s3://bucket/prefix too.")
+    ] = "",
     config: Annotated[str, typer.Option(help="Base, method and training of every run.")] = "",
 ) -> None:
     """Turn folders and clips that arrive in an inbox into runs; needs `up`, which does it by itself."""
     from flows.cli.watch import watch_drops
 
-    watch_drops(root, config)
+    watch_drops(place, config)
 
 
 @app.command()
@@ -212,16 +240,24 @@ def schema() -> None:
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of Prefect's API and UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Of MLflow.")] = 5000,
-    runs_at_once: Annotated[int, typer.Option(min=1, help="Those that train take turns on a device.")] = 1,
+    runs_at_once: Annotated[
+        int | None, typer.Option(min=1, help="A limit of the server, 1 at first; on a device runs take turns anyway.")
+    ] = None,
     *,
     prefect_database: Annotated[
-        str, typer.Option(envvar="MANNERISM_PREFECT_DATABASE", help="E.g. postgresql+asyncpg://…; else SQLite.")
+        str, typer.Option(envvar="MANNERISM_PREFECT_DATABASE", help="E.g. postgresql://…; else SQLite.")
     ] = "",
     mlflow_database: Annotated[
         str, typer.Option(envvar="MANNERISM_MLFLOW_DATABASE", help="E.g. postgresql://…; else SQLite.")
     ] = "",
-    drops: Annotated[str, typer.Option(help="Folder of the inbox.")] = "",
+    drops: Annotated[str, typer.Option(help="Folder of the inbox, or s3://bucket/prefix.")] = "",
     drop_config: Annotated[str, typer.Option(help="Base, method and training of runs that come of drops.")] = "",
+    notify: Annotated[
+        str,
+        typer.Option(
+            envvar="MANNERISM_NOTIFY_BLOCK", metavar="TYPE/NAME", help="Prefect block that is told of failed runs."
+        ),
+    ] = "",
 ) -> None:
     """Run the servers, a worker, the watcher of drops and all deployments until Ctrl-C."""
     from flows.cli.up import UpRequest, bring_up
@@ -230,13 +266,22 @@ def up(
     bring_up(
         UpRequest(
             ports=Ports(prefect=port, mlflow=mlflow_port),
-            limit=runs_at_once,
+            at_once=runs_at_once,
             prefect_database=prefect_database,
             mlflow_database=mlflow_database,
             drops=drops,
             drop_config=drop_config,
+            notify=notify,
         )
     )
+
+
+@app.command()
+def concepts(json: Json = False) -> None:
+    """List registered concepts: champion, scores, date."""
+    from flows.cli.generate import list_concepts
+
+    list_concepts(as_json=json)
 
 
 @app.command()
@@ -261,6 +306,18 @@ def bases(json: Json = False) -> None:
     from flows.cli.look import list_bases
 
     list_bases(as_json=json)
+
+
+@app.command()
+def loras(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRAs of any common trainer.")],
+    base: Annotated[str, typer.Option(help="Whether they fit it: 'pocket', or a diffusers folder.")] = "",
+    json: Json = False,
+) -> None:
+    """Tell what LoRA files are: their names, family, layers, ranks and scales."""
+    from flows.cli.loras import tell_loras
+
+    tell_loras(files, base, as_json=json)
 
 
 @app.command()

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -14,11 +13,14 @@ from flows.cli.output import put
 from flows.cli.watch import drops_template
 from flows.environment import UP_FILE, UP_LOCK, prepare_environment
 from flows.guard import guarded
-from flows.services import Ports, mlflow_server, prefect_server, watcher, worker
+from flows.services import Ports, light_worker, mlflow_server, prefect_server, watcher, worker
+from pipeline_lib.drops.places import inbox_of
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.processes.supervisor import Supervisor
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import write_atomic
+
+DATABASE_VARIABLES = ("MANNERISM_PREFECT_DATABASE", "MANNERISM_MLFLOW_DATABASE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +29,21 @@ class UpRequest:
 
     Attributes:
         ports: of the servers.
-        limit: flow runs at once.
+        at_once: flow runs that load models; None leaves the server's limit as it is.
         prefect_database: empty for SQLite in the state folder.
         mlflow_database: likewise.
-        drops: folder of the inbox; empty: in the state folder.
+        drops: folder or URL of the inbox; empty: in the state folder.
         drop_config: base, method and training of runs that come of drops; empty: the defaults.
+        notify: notification block that is told of failed runs; empty leaves that to the server.
     """
 
     ports: Ports
-    limit: int = 1
+    at_once: int | None = None
     prefect_database: str = ""
     mlflow_database: str = ""
     drops: str = ""
     drop_config: str = ""
+    notify: str = ""
 
 
 def bring_up(request: UpRequest) -> None:
@@ -67,6 +71,8 @@ def bring_up(request: UpRequest) -> None:
         request.ports.check_free()
         prepare_environment(state)
         os.environ["PREFECT_API_URL"] = request.ports.prefect_api
+        for name in DATABASE_VARIABLES:
+            os.environ.pop(name, None)  # read by now; their passwords are nothing for workers and runs
         with guarded(everything=True):
             _serve(request, state)
     except KeyboardInterrupt:
@@ -79,18 +85,20 @@ def _serve(request: UpRequest, state: StateFolder) -> None:
     started, ports = time.monotonic(), request.ports
     supervisor = Supervisor(state.logs, put)
     try:
-        supervisor.start(prefect_server(ports, request.prefect_database))
-        _deploy()
-        supervisor.start(mlflow_server(ports, state, request.mlflow_database))
-        supervisor.start(worker(ports, request.limit))
-        drops = Path(request.drops or state.drops).expanduser().resolve()
-        supervisor.start(watcher(ports, drops, request.drop_config))
+        prefect = prefect_server(ports, request.prefect_database)
+        supervisor.launch(prefect, mlflow_server(ports, state, request.mlflow_database))
+        _import_flows()
+        supervisor.wait(prefect.name)
+        _deploy(request)
+        supervisor.launch(worker(ports), light_worker(ports))
+        supervisor.launch(watcher(ports, request.drops, request.drop_config))
+        supervisor.wait()
         addresses = {"prefect": ports.prefect_api, "mlflow": ports.mlflow_url}
         write_atomic(state.root / UP_FILE, json.dumps(addresses))
         put(f"up in {time.monotonic() - started:.0f} s; Ctrl-C ends it")
         put(f"  prefect  {ports.prefect_ui}")
         put(f"  mlflow   {ports.mlflow_url}")
-        put(f"  inbox    {drops / 'inbox'}")
+        put(f"  inbox    {inbox_of(request.drops, state)}")
         put(f"  state    {state.root}")
         put(f"  logs     {state.logs}")
         supervisor.watch(lambda: False)
@@ -99,7 +107,15 @@ def _serve(request: UpRequest, state: StateFolder) -> None:
         supervisor.close()
 
 
-def _deploy() -> None:
+def _import_flows() -> None:
+    """While the servers start: it takes as long."""
+    from deployments.apply import PREFECT_FILE
+    from deployments.check import checked_deployments
+
+    checked_deployments(PREFECT_FILE)
+
+
+def _deploy(request: UpRequest) -> None:
     from deployments.apply import apply
 
-    apply()
+    apply(at_once=request.at_once, notify=request.notify)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from flows.cli.output import put
 from flows.environment import join_servers, prepare_environment
+from pipeline_lib.drops.places import drops_home, inbox_of
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig, load_config
 from pipeline_lib.steps.state import StateFolder
@@ -33,11 +35,11 @@ def drops_template(config: str) -> RunConfig:
     return template
 
 
-def watch_drops(root: Path | None, config: str) -> None:
+def watch_drops(place: str, config: str) -> None:
     """Watches an inbox until Ctrl-C.
 
     Args:
-        root: holds the inbox; None: `drops` in the state folder.
+        place: a folder that holds the inbox, or the URL of an object store; empty: `drops` in the state folder.
         config: a file with base, method and training of every run; empty: the defaults.
 
     Raises:
@@ -51,6 +53,12 @@ def watch_drops(root: Path | None, config: str) -> None:
         raise ConfigError("there is no server that could run drops", fix="start one: mannerism up")
     from flows.ingest import watch_inbox
 
-    place = (root or state.drops).expanduser().resolve()
-    put(f"watching {place / 'inbox'}")
-    watch_inbox(place, template, put)
+    home = drops_home(place, state)
+    _tell(f"watching {inbox_of(place, state)}")
+    watch_inbox(place or str(home), home, template, _tell)
+
+
+def _tell(text: str) -> None:
+    """At once: in a log, too, the last sentence is the one that is looked for."""
+    put(text)
+    sys.stdout.flush()

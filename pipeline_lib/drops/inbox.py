@@ -1,93 +1,57 @@
-"""The folder that drops arrive in, and the folders beside it that they move on to; all moves are renames.
+"""What every inbox does: finds drops that are whole, and keeps those that were claimed until their runs have ended.
 
-inbox/           what arrives: folders, or single clips
-processing/      <key>/media: what a run reads
+processing/      <key>/media: what was claimed, beside drop.json
 done/            <name>-<digest>/media
 rejected/        <name>-<digest>/media beside reason.json
+inputs/          <key>: a link to the media wherever they lie: what a run reads, today and when it is tried again
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import time
-from dataclasses import dataclass
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline_lib.drops.concept_file import FILE_NAME, MEDIA, READY_MARK
-from pipeline_lib.errors import InputError
-from pipeline_lib.media.collect import collect
-from pipeline_lib.media.header import read_header
-from pipeline_lib.media.limits import DEFAULT_LIMITS
-from pipeline_lib.media.survey import survey
+from pipeline_lib.drops.concept_file import MEDIA
+from pipeline_lib.drops.drop import REASON_FILE, Drop, labelled, reason_text
+from pipeline_lib.drops.settling import Settling
+from pipeline_lib.errors import ResourceError
 from pipeline_lib.storage import write_atomic
-from pipeline_lib.storage.files import sha256, sync
+from pipeline_lib.storage.files import sync
 
-_PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp")
-REASON_FILE = "reason.json"
-_MOST_FILES = 500
-_MOST = 0.9  # of the length that a header tells
-_SHOWN, _DIGEST = 12, 64  # characters of a digest: in folder names, in all
-_NAME_BYTES = 120  # of a drop's name in folder names: with what is added it stays below what file systems take
-
-Fingerprint = tuple[tuple[str, int, int], ...]
+T = TypeVar("T")
+DROP_FILE = "drop.json"
+_KEY = re.compile(r"[0-9a-f]{64}(-\d+)?")
 
 
-@dataclass(frozen=True)
-class Drop:
-    """Something in the inbox that is whole.
-
-    Attributes:
-        name: of the file or folder.
-        path: where it lies.
-        problem: why it cannot be used, if so.
-    """
-
-    name: str
-    path: Path
-    problem: str = ""
+class InboxAwayError(ConnectionError):
+    """The inbox cannot be used now; any act on one may raise it, and may be tried again."""
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """What opening a drop's media told: a reason why they cannot be used, and whether they may be half-written."""
-
-    problem: str
-    unfinished: bool
-
-
-@dataclass
-class _Seen:
-    fingerprint: Fingerprint
-    since: float
-    verdict: _Verdict | None = None
-
-
-class FolderInbox:
-    """An inbox on a file system.
-
-    A drop is whole when it holds a file `_READY`, or when nothing about it has changed for `settle_seconds` and its
-    media decode to their end. Media that do not may be half-written still: only after `patience_seconds` without a
-    change are they taken as they are.
+class Inbox(ABC):
+    """Drops on their way; every act may be repeated after a death, and does then what is left of it.
 
     Args:
-        root: holds the four folders; they are made.
-        settle_seconds: see above.
-        patience_seconds: see above.
+        root: of this machine; holds the folders of claimed drops, which are made.
+        settle_seconds: see :class:`pipeline_lib.drops.settling.Settling`.
+        patience_seconds: likewise.
+
+    Attributes:
+        trouble: what kept the last scan from looking at one of the drops; None: nothing.
     """
 
     def __init__(self, root: Path, settle_seconds: float = 2.0, patience_seconds: float = 120.0) -> None:
         self.root = root
-        self._settle, self._patience = settle_seconds, patience_seconds
-        self._seen: dict[str, _Seen] = {}
-        for folder in (self.inbox, self.processing, self.done, self.rejected):
+        self.trouble: Exception | None = None
+        self._settling = Settling(settle_seconds, patience_seconds)
+        for folder in (self.processing, self.done, self.rejected, self.inputs):
             folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def inbox(self) -> Path:
-        """Where drops arrive."""
-        return self.root / "inbox"
+        for link in self.inputs.iterdir():
+            if link.is_symlink() and not link.exists():  # somebody made room
+                link.unlink()
 
     @property
     def processing(self) -> Path:
@@ -104,188 +68,135 @@ class FolderInbox:
         """Drops that cannot be used."""
         return self.root / "rejected"
 
+    @property
+    def inputs(self) -> Path:
+        """Links to the media of claimed drops."""
+        return self.root / "inputs"
+
+    @abstractmethod
     def scan(self) -> list[Drop]:
-        """Drops that are whole now, the oldest first; those that are not are looked at again in the next scan."""
-        here = [path for path in self.inbox.iterdir() if not _hidden(path)]
-        now = time.monotonic()
-        self._seen = {name: seen for name, seen in self._seen.items() if any(path.name == name for path in here)}
-        whole = [drop for path in here if (drop := self._look(path, now)) is not None]
-        return sorted(whole, key=lambda drop: (drop.path.lstat().st_mtime_ns, drop.name))
+        """Drops that are whole now, the oldest first; those that are not are looked at again in the next scan.
 
-    def _look(self, path: Path, now: float) -> Drop | None:
-        name = _readable(path.name)
-        try:
-            files = _files(path)
-            fingerprint = tuple((str(item), (facts := item.lstat()).st_size, facts.st_mtime_ns) for item in files)
-        except FileNotFoundError:  # it changes while we look, or a copy is under way
-            return None
-        except PermissionError:
-            return Drop(name, path, f"{name} may not be read by the service")
-        except InputError as error:
-            return Drop(name, path, str(error))
-        marked = path.is_dir() and (path / READY_MARK).exists()
-        seen = self._seen.get(path.name)
-        if seen is None or seen.fingerprint != fingerprint:
-            seen = self._seen[path.name] = _Seen(fingerprint, now)
-        if not marked and now - seen.since < self._settle:
-            return None
-        seen.verdict = seen.verdict or _opened(path)
-        if seen.verdict.unfinished and not marked and now - seen.since < self._patience:
-            return None
-        return Drop(name, path, seen.verdict.problem)
+        Raises :class:`InboxAwayError`; what keeps one drop from being looked at is left in `trouble`.
+        """
 
-    def take(self, drop: Drop, key: str) -> Path:
-        """Moves a claimed drop to where its run reads it; does nothing where that was done before.
+    def _each(self, items: Iterable[T], look: Callable[[T], Drop | None]) -> list[Drop]:
+        """Looks at each: one that cannot be read now keeps no other waiting."""
+        self.trouble = None
+        whole: list[Drop] = []
+        for item in items:
+            try:
+                drop = look(item)
+            except (InboxAwayError, ResourceError, OSError) as error:
+                self.trouble = error
+            else:
+                whole += [] if drop is None else [drop]
+        return whole
+
+    @abstractmethod
+    def take(self, drop: Drop, key: str) -> None:
+        """Moves a claimed drop to :meth:`place`; does nothing where that was done before.
 
         Args:
-            drop: in the inbox.
+            drop: of the last scan.
             key: of the claim.
-
-        Returns:
-            The folder of its media.
         """
-        place = self.place(key)
-        if place.is_dir():
-            return place
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if drop.path.is_dir():
-            drop.path.rename(place)
-        else:
-            nursery = place.with_name(f".{MEDIA}")
-            nursery.mkdir(exist_ok=True)
-            drop.path.rename(nursery / drop.name)
-            nursery.rename(place)
-        sync(self.inbox, place.parent, self.processing)
-        return place
 
-    def taken(self, key: str) -> bool:
-        """Whether a claimed drop is where its run reads it; ends a clip's move that a death broke off."""
-        place = self.place(key)
-        nursery = place.with_name(f".{MEDIA}")
-        if not place.exists() and nursery.is_dir() and any(nursery.iterdir()):
-            nursery.rename(place)
-            sync(place.parent)
-        return place.exists()
+    @abstractmethod
+    def give_back(self, key: str, name: str) -> None:
+        """Lets a claimed drop be found by :meth:`scan` again.
+
+        Args:
+            key: of the claim.
+            name: of the drop.
+        """
+
+    @abstractmethod
+    def refuse(self, drop: Drop, reason: str, *, again: bool = False) -> None:
+        """Moves something straight out of the inbox, with the reason beside it.
+
+        Args:
+            drop: of the last scan.
+            reason: why.
+            again: it was dealt with before, so it goes to `done`.
+        """
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Ends moves that were broken off, where a move is no rename.
+
+        Raises :class:`InboxAwayError` where one of them still cannot be ended, after the others.
+        """
 
     def place(self, key: str) -> Path:
         """The folder of a claimed drop's media."""
         return self.processing / key / MEDIA
 
+    def input(self, key: str) -> Path:
+        """The same, under a name that stays when the drop moves on."""
+        return self.inputs / key
+
+    def taken(self, key: str) -> bool:
+        """Whether a claimed drop is in its place; makes good what a death left out."""
+        place = self.place(key)
+        there = place.is_dir() and any(place.iterdir())
+        if there and not self.input(key).exists():
+            self._link(key, place)
+        return there
+
+    def claims(self) -> list[tuple[str, str]]:
+        """Keys and names of all drops in `processing`, the oldest first: what a lost ledger does not know."""
+        found = [path for path in self.processing.iterdir() if _KEY.fullmatch(path.name) and self.taken(path.name)]
+        found.sort(key=lambda path: (path.lstat().st_mtime_ns, path.name))
+        return [(path.name, _name_of(path)) for path in found]
+
     def finish(self, key: str, name: str) -> None:
         """Moves a drop whose run ended well."""
-        self._leave(key, self.done / _labelled(name, key))
+        self._leave(key, self.done / labelled(name, key))
 
     def reject(self, key: str, name: str, reason: str) -> None:
         """Moves a claimed drop that cannot be used, with the reason beside its files."""
         if (self.processing / key).exists():  # else that was done before a death
-            _note(self.processing / key, name, reason)
-        self._leave(key, self.rejected / _labelled(name, key))
+            write_atomic(self.processing / key / REASON_FILE, reason_text(name, reason))
+        self._leave(key, self.rejected / labelled(name, key))
 
     def reason(self, key: str, name: str) -> str:
         """Why a claimed drop was rejected; empty: it was not."""
-        path = self.rejected / _labelled(name, key) / REASON_FILE
+        path = self.rejected / labelled(name, key) / REASON_FILE
         return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else ""
-
-    def refuse(self, drop: Drop, reason: str, target: Path | None = None) -> Path:
-        """Moves something straight out of the inbox, with the reason beside it.
-
-        Args:
-            drop: in the inbox.
-            reason: why.
-            target: a folder; None: below `rejected`.
-
-        Returns:
-            The folder that it went to.
-        """
-        base = target or self.rejected / drop.name
-        base = base.with_name(_short(base.name))
-        free = next(
-            path for number in range(1_000_000) if not (path := base.with_name(f"{base.name}-{number}")).exists()
-        )
-        free.mkdir(parents=True)
-        drop.path.rename(free / MEDIA if drop.path.is_dir() else free / drop.name)
-        _note(free, drop.name, reason)
-        sync(self.inbox, free.parent)
-        return free
 
     def _leave(self, key: str, target: Path) -> None:
         source = self.processing / key
-        if source.exists() and not target.exists():
+        if source.exists():
+            target = _free(target)  # a lost ledger lets the same drop end twice
             source.rename(target)
             sync(self.processing, target.parent)
+        if (target / MEDIA).is_dir():
+            self._link(key, target / MEDIA)
+
+    def _link(self, key: str, media: Path) -> None:
+        """Points a run's input at the media; the old link stands until the new one does."""
+        fresh = self.inputs / f".{key}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path("..") / media.relative_to(self.root), target_is_directory=True)
+        fresh.replace(self.input(key))
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 over the names and contents of a drop's files, the ready mark aside.
-
-    Args:
-        path: a file, or a folder.
-
-    Returns:
-        Hexadecimal.
-    """
-    found = hashlib.sha256()
-    for item in _files(path):
-        name = item.relative_to(path).as_posix() if path.is_dir() else item.name
-        if name != READY_MARK:
-            found.update(f"{name}\0{sha256(item)}\n".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()
+def note_name(folder: Path, name: str) -> None:
+    """Keeps a claimed drop's name beside it."""
+    write_atomic(folder / DROP_FILE, json.dumps({"name": name}) + "\n")
 
 
-def _files(path: Path) -> list[Path]:
-    """All files of a drop, sorted; links and what is neither file nor folder are refused."""
-    if path.is_symlink():
-        raise InputError(f"{_readable(path.name)} is a link", fix="drop the files themselves")
-    if path.name != _readable(path.name):
-        raise InputError(f"{_readable(path.name)}: the name is not UTF-8", fix="give it another name")
-    if path.is_file():
-        return [path]
-    found = []
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            item = Path(folder) / name
-            if name != _readable(name):
-                raise InputError(f"{path.name}: a name in it is not UTF-8: {_readable(name)}")
-            if item.is_symlink() or not (item.is_dir() or item.is_file()):
-                raise InputError(f"{path.name} holds a link or a device: {name}", fix="drop the files themselves")
-        found += [Path(folder) / name for name in files]
-        if len(found) > _MOST_FILES:
-            raise InputError(f"{path.name} holds too many files", expected=f"at most {_MOST_FILES}")
-    if any(item.name.lower().endswith(_PARTIAL) for item in found):
-        raise FileNotFoundError(f"{path} is being copied")
-    return sorted(found)
-
-
-def _opened(path: Path) -> _Verdict:
+def _name_of(folder: Path) -> str:
+    """What :func:`note_name` wrote; else the name of a single file, or of the folder."""
     try:
-        unfinished = False
-        for clip in collect(path).clips:
-            header = read_header(clip, DEFAULT_LIMITS)
-            seen = survey(clip, header, DEFAULT_LIMITS)
-            unfinished |= bool(seen.damage) or seen.seconds < _MOST * header.seconds
-    except InputError as error:
-        return _Verdict(str(error), unfinished=True)
-    return _Verdict("", unfinished)
+        return str(json.loads((folder / DROP_FILE).read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError):
+        files = list((folder / MEDIA).iterdir())
+        return files[0].name if len(files) == 1 else folder.name
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower().endswith(_PARTIAL)
-
-
-def _labelled(name: str, key: str) -> str:
-    """The name with the beginning of the digest and, from the second attempt on, its number."""
-    return f"{_short(Path(name).stem)}-{key[:_SHOWN]}{key[_DIGEST:]}"
-
-
-def _short(name: str) -> str:
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")
-
-
-def _readable(name: str) -> str:
-    """A name with a mark in the place of bytes that are no text, which databases and JSON do not take."""
-    return os.fsencode(name).decode(errors="replace")
-
-
-def _note(folder: Path, name: str, reason: str) -> None:
-    told = {"drop": name, "reason": reason, "schema": f"see the schema of {FILE_NAME}: mannerism schema"}
-    write_atomic(folder / REASON_FILE, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+def _free(path: Path) -> Path:
+    """The path itself, or where something is there one with a number."""
+    tries = (path.with_name(f"{path.name}-again-{number}") for number in range(1_000_000))
+    return path if not path.exists() else next(other for other in tries if not other.exists())

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline_lib.drops.concept_file import drop_config
-from pipeline_lib.drops.inbox import Drop, FolderInbox, digest_of
+from pipeline_lib.drops.drop import Drop, digest_of, without_paths
+from pipeline_lib.drops.inbox import Inbox, InboxAwayError
 from pipeline_lib.drops.ledger import Entry, Ledger
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, ResourceError
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.check import check_config
 
@@ -52,7 +53,7 @@ class Intake:
 
     Args:
         inbox: where drops arrive.
-        ledger: of the same inbox.
+        ledger: of the same inbox; where it was lost, what is in processing is claimed anew.
         dispatcher: runs what the drops ask for.
         template: base, method and training of every run.
         tell: told a sentence about each drop that moves on.
@@ -60,7 +61,7 @@ class Intake:
 
     def __init__(
         self,
-        inbox: FolderInbox,
+        inbox: Inbox,
         ledger: Ledger,
         dispatcher: Dispatcher,
         template: RunConfig,
@@ -68,31 +69,51 @@ class Intake:
     ) -> None:
         self._inbox, self._ledger, self._dispatcher = inbox, ledger, dispatcher
         self._template, self._tell = template, tell
-        self._unreached = False
+        self._waits: dict[str, str] = {}
         self._stuck: set[str] = set()
+        self._verified: set[str] = set()
+        for key, name in inbox.claims():
+            if ledger.adopt(key, name):
+                tell(f"{name} was in processing and in no ledger; claimed again")
 
     def turn(self) -> None:
         """Looks once: claims and submits what is whole, moves what has ended."""
-        for drop in self._inbox.scan():
+        self._reach("moves", self._inbox.mend)
+        self._reach("inbox", self._take_all_in)
+        self._reach("server", self._go_on)
+
+    def _reach(self, what: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except (ConnectionError, ResourceError) as error:
+            if str(error) not in self._waits.values():  # once, not every turn
+                self._tell(f"drops wait: {error}")
+            self._waits[what] = str(error)
+        else:
+            self._waits.pop(what, None)
+
+    def _take_all_in(self) -> None:
+        whole = self._inbox.scan()
+        trouble = self._inbox.trouble
+        for drop in whole:
             try:
                 self._take_in(drop)
-            except OSError as error:  # it went, or may not be read or moved: the others go on
+            except InboxAwayError:
+                raise
+            except (OSError, InputError) as error:  # it went, changed, or may not be read or moved: the others go on
                 if drop.name not in self._stuck:
                     self._tell(f"{drop.name} stays in the inbox: {error}")
                 self._stuck.add(drop.name)
-        try:
-            for entry in self._ledger.entries("claimed"):
-                self._submit(entry)
-            waiting = self._ledger.entries("submitted")
-            outcomes = self._dispatcher.outcomes([entry.run for entry in waiting]) if waiting else {}
-            for entry in waiting:
-                self._settle(entry, outcomes.get(entry.run, Outcome()))
-        except ConnectionError as error:
-            if not self._unreached:  # once, not every turn
-                self._tell(f"the server cannot be reached; drops wait: {error}")
-            self._unreached = True
-        else:
-            self._unreached = False
+        if trouble is not None:
+            raise ResourceError(str(trouble)) from trouble
+
+    def _go_on(self) -> None:
+        stuck = _each(self._ledger.entries("claimed"), self._submit)
+        waiting = self._ledger.entries("submitted")
+        outcomes = self._dispatcher.outcomes([entry.run for entry in waiting]) if waiting else {}
+        stuck += _each(waiting, lambda entry: self._settle(entry, outcomes.get(entry.run)))
+        if stuck:
+            raise stuck[0]
 
     def _take_in(self, drop: Drop) -> None:
         if drop.problem:
@@ -103,20 +124,21 @@ class Intake:
         fresh = self._ledger.claim(digest, drop.name)
         entry = self._ledger.entry(digest)
         # Not fresh, yet not moved: whoever claimed it died in between.
-        if fresh or (entry.state == "claimed" and not self._inbox.place(entry.key).exists()):
+        if fresh or (entry.state == "claimed" and not self._inbox.taken(entry.key)):
             self._inbox.take(drop, entry.key)
             return
         reason = f"the same files came before as {entry.name}; {entry.state}"
         self._tell(f"{drop.name}: {reason}")
-        self._inbox.refuse(drop, reason, self._inbox.done / f"{drop.name}-again")
+        self._inbox.refuse(drop, reason, again=True)
 
     def _submit(self, entry: Entry) -> None:
         if not self._inbox.taken(entry.key):
             self._recover(entry)
             return
-        place = self._inbox.place(entry.key)
+        if not self._is_as_claimed(entry):
+            return
         try:
-            config = drop_config(place, entry.name, self._template, place)
+            config = drop_config(self._inbox.place(entry.key), entry.name, self._template, self._inbox.input(entry.key))
             check_config(config)
             run = self._dispatcher.submit(entry.key, config)
         except InputError as error:
@@ -125,15 +147,37 @@ class Intake:
         self._ledger.submitted(entry.digest, run)
         self._tell(f"{entry.name} submitted: run {run}")
 
+    def _is_as_claimed(self, entry: Entry) -> bool:
+        """Whether nobody wrote to it between the digest and the move; else it was not whole, and has to settle again.
+
+        Who still has a file open may write to it later, too; then the run itself tells what it has learned from.
+        """
+        if entry.key in self._verified:
+            return True
+        try:
+            same = digest_of(self._inbox.place(entry.key)) == entry.digest
+        except (InputError, FileNotFoundError):  # a link or a partial file has come into it
+            same = False
+        if same:
+            self._verified.add(entry.key)
+            return True
+        self._inbox.give_back(entry.key, entry.name)
+        self._ledger.unclaim(entry.digest)
+        self._tell(f"{entry.name} changed while it was taken; it waits in the inbox again")
+        return False
+
     def _recover(self, entry: Entry) -> None:
         """After a death: claimed, but not where claimed drops lie."""
         if reason := self._inbox.reason(entry.key, entry.name):
             self._ledger.rejected(entry.digest, reason)
         else:
-            self._ledger.forget(entry.digest)  # never moved: it is in the inbox still, or was taken away
+            self._ledger.unclaim(entry.digest)  # never moved: it is in the inbox still, or was taken away
 
-    def _settle(self, entry: Entry, outcome: Outcome) -> None:
-        if outcome.ended == "well":
+    def _settle(self, entry: Entry, outcome: Outcome | None) -> None:
+        if outcome is None:  # deleted there, or another server than before: the key makes a second one no double
+            self._ledger.reclaim(entry.digest)
+            self._tell(f"{entry.name} is not known to the server any more; submitted again")
+        elif outcome.ended == "well":
             self._inbox.finish(entry.key, entry.name)
             self._ledger.done(entry.digest)
             self._tell(f"{entry.name} done")
@@ -141,6 +185,19 @@ class Intake:
             self._reject(entry, outcome.reason)
 
     def _reject(self, entry: Entry, reason: str) -> None:
-        self._inbox.reject(entry.key, entry.name, reason)
-        self._ledger.rejected(entry.digest, reason)
-        self._tell(f"{entry.name} rejected: {reason}")
+        places = self._inbox.place(entry.key), self._inbox.input(entry.key)
+        told = without_paths(reason, entry.name, *places)
+        self._inbox.reject(entry.key, entry.name, told)
+        self._ledger.rejected(entry.digest, told)
+        self._tell(f"{entry.name} rejected: {told}")
+
+
+def _each(entries: Sequence[Entry], act: Callable[[Entry], None]) -> list[InboxAwayError]:
+    """Does it for all; what the inbox cannot do for one of them now keeps no other waiting."""
+    stuck = []
+    for entry in entries:
+        try:
+            act(entry)
+        except InboxAwayError as error:
+            stuck.append(error)
+    return stuck

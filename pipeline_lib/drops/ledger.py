@@ -86,12 +86,16 @@ class Ledger:
 
     def entry(self, digest: str) -> Entry:
         """The drop of these contents, which was claimed."""
-        (found,) = [entry for entry in self.entries() if entry.digest == digest]
+        (found,) = self._rows("WHERE digest = ?", (digest,))
         return found
 
     def submitted(self, digest: str, run: str) -> None:
         """Notes the flow run of a drop."""
         self._set(digest, "submitted", run=run)
+
+    def reclaim(self, digest: str) -> None:
+        """Notes that a drop has no flow run any more."""
+        self._set(digest, "claimed", run="")
 
     def done(self, digest: str) -> None:
         """Notes that a drop's run ended well."""
@@ -101,18 +105,44 @@ class Ledger:
         """Notes that a drop cannot be used."""
         self._set(digest, "rejected", reason=reason)
 
-    def forget(self, digest: str) -> None:
-        """A drop that comes again is new."""
+    def unclaim(self, digest: str) -> None:
+        """Takes a claim back: the drop may be claimed again, as the same attempt."""
         with self._open() as database:
-            database.execute("DELETE FROM drops WHERE digest = ?", (digest,))
+            database.execute("DELETE FROM drops WHERE digest = ? AND attempt = 1", (digest,))
+            database.execute(
+                "UPDATE drops SET state = 'rejected', attempt = attempt - 1 WHERE digest = ? AND state = 'claimed'",
+                (digest,),
+            )
+
+    def adopt(self, key: str, name: str) -> bool:
+        """Claims what is in `processing` where no ledger says so: that was lost, or is an older copy.
+
+        Args:
+            key: of the former claim.
+            name: of the drop.
+
+        Returns:
+            Whether it was unknown.
+        """
+        digest, _, attempt = key.partition("-")
+        with self._open() as database:
+            cursor = database.execute(
+                "INSERT INTO drops (digest, name, state, attempt, claimed) VALUES (?, ?, 'claimed', ?, ?) "
+                "ON CONFLICT (digest) DO UPDATE SET name = excluded.name, state = 'claimed', run = '', reason = '', "
+                "claimed = excluded.claimed, attempt = excluded.attempt WHERE attempt < excluded.attempt",
+                (digest, name, int(attempt or 1), time.time()),
+            )
+            return cursor.rowcount == 1
 
     def entries(self, state: State | None = None) -> list[Entry]:
         """All drops, or those in one state, in the order in which they were claimed."""
-        where = "WHERE state = ?" if state else ""
+        return self._rows("WHERE state = ?", (state,)) if state else self._rows("", ())
+
+    def _rows(self, where: str, values: tuple[str, ...]) -> list[Entry]:
         with self._open() as database:
             rows = database.execute(
                 f"SELECT digest, name, state, run, reason, attempt FROM drops {where} ORDER BY claimed, rowid",  # noqa: S608
-                (state,) if state else (),
+                values,
             ).fetchall()
         return [Entry(*row) for row in rows]
 

@@ -22,6 +22,7 @@ from pipeline_lib.methods.settings import (
 )
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
 from pipeline_lib.models.base import BaseModel
+from pipeline_lib.models.coefficients import products_dtype
 from pipeline_lib.models.concept import SELF_CONDITIONING_FILE, TOKENS_FILE, TRIPLE_FILE, Companions
 from pipeline_lib.models.learned_tokens import LearnedTokens, TokenMode
 from pipeline_lib.models.lora_start import reduced
@@ -79,6 +80,7 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
     plan = AdapterStagePlan.model_validate(spec.settings)
     concept, text = _concept(spec, inputs)
     adapter = _adapter(plan, base, inputs)
+    adapter.compute_in(products_dtype(base.device, base.dtype))
     before = Companions() if inputs.previous is None else Companions.load(inputs.previous)
     held_out = spec.data == "frames" and len(inputs.data.held_out_frames) > 0
     validation = inputs.data.held_out_frames if held_out else concept.first(4)

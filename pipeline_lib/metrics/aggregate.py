@@ -139,7 +139,7 @@ def paired_differences(samples: Sequence[ScoredSample], row: str, against: str, 
     check_one_encoder(samples)
     differences = {}
     for metric in _metrics_of(samples):
-        ours, theirs = _by_key(samples, row, metric), _by_key(samples, against, metric)
+        ours, theirs = values_by_key(samples, row, metric), values_by_key(samples, against, metric)
         pairs = {key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()}
         if not pairs:
             continue
@@ -166,6 +166,41 @@ def paired_differences(samples: Sequence[ScoredSample], row: str, against: str, 
 
 Key = tuple[str, str, int]
 """(concept, prompt, seed): what makes two samples a pair."""
+
+
+def values_by_key(samples: Iterable[ScoredSample], row: str, metric: str) -> dict[Key, float]:
+    """Values by what makes a pair; a prompt that was asked twice with one seed counts once, with its mean.
+
+    Args:
+        samples: scored samples of any rows.
+        row: whose values are wanted.
+        metric: which.
+
+    Returns:
+        A value for each concept, prompt and seed that has one.
+    """
+    values: dict[Key, list[float]] = defaultdict(list)
+    for sample in samples:
+        for score in sample.scores if sample.row == row else ():
+            if score.metric == metric and score.value is not None:
+                prompt = f"{sample.prompt}\nnot {sample.negative}" if sample.negative else sample.prompt
+                values[sample.concept, prompt, sample.seed].append(score.value)
+    return {key: math.fsum(found) / len(found) for key, found in values.items()}
+
+
+def unit_means(values: Mapping[Key, float]) -> list[float]:
+    """One value for each independent unit: concepts when there are several, else prompts, else samples.
+
+    Args:
+        values: one per (concept, prompt, seed).
+
+    Returns:
+        The mean of each unit, in order of its name.
+    """
+    units, depth = defaultdict(list), _unit_depth(values)
+    for key in sorted(values):
+        units[key[:depth]].append(values[key])
+    return [math.fsum(members) / len(members) for members in units.values()]
 
 
 def bootstrap_interval(values: Mapping[Key, float], seed: int) -> tuple[float, float] | None:
@@ -219,7 +254,7 @@ def check_one_encoder(samples: Iterable[ScoredSample]) -> None:
 
 def _cell(metric: str, samples: Sequence[ScoredSample], seed: int) -> Summary:
     scores = [score for sample in samples for score in sample.scores if score.metric == metric]
-    values = _by_key(samples, samples[0].row, metric)
+    values = values_by_key(samples, samples[0].row, metric)
     with_value = [score for score in scores if score.value is not None]
     low, high = (bootstrap_interval(values, seed) if values else None) or (None, None)
     trace = with_value[0] if with_value else None
@@ -263,17 +298,6 @@ def _best_of_seeds(metric: str, values: Mapping[Key, float]) -> float | None:
         prompts[concept, prompt].append(value)
     best = max if direction == "higher" else min
     return float(np.mean([best(members) for members in prompts.values()]))
-
-
-def _by_key(samples: Iterable[ScoredSample], row: str, metric: str) -> dict[Key, float]:
-    """Values by what makes a pair; a prompt that was asked twice with one seed counts once, with its mean."""
-    values: dict[Key, list[float]] = defaultdict(list)
-    for sample in samples:
-        for score in sample.scores if sample.row == row else ():
-            if score.metric == metric and score.value is not None:
-                prompt = f"{sample.prompt}\nnot {sample.negative}" if sample.negative else sample.prompt
-                values[sample.concept, prompt, sample.seed].append(score.value)
-    return {key: math.fsum(found) / len(found) for key, found in values.items()}
 
 
 def _unit_depth(values: Iterable[Key]) -> int:

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 
 from pipeline_lib.errors import InputError, PipelineError
 from pipeline_lib.models.block_swap import compute_device
-from pipeline_lib.models.coefficients import Coefficients
+from pipeline_lib.models.coefficients import Coefficients, InDtype
 from pipeline_lib.models.triple import SECOND_EXPERT, Basis, LayerFactors, LoraTriple
 from pipeline_lib.seeding import generator
 
@@ -159,6 +159,20 @@ class Adapter:
             coefficients = self._coefficients[path].requires_grad_(False)
             mix.residual = nn.Parameter(torch.zeros_like(coefficients))
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Makes the layers multiply in another dtype than float32; what is stored, and its gradients, stay float32.
+
+        Args:
+            dtype: see :func:`pipeline_lib.models.coefficients.products_dtype`.
+        """
+        if dtype == torch.float32:
+            return
+        for path, layer in self._layers().items():
+            self._mixes[path].dtype = dtype
+            basis = self._basis_linear(layer)
+            parametrize.register_parametrization(basis, "weight", InDtype(dtype), unsafe=True)  # the dtype changes
+            self._basis[path] = basis.parametrizations.weight.original  # type: ignore[union-attr, assignment]
+
     def factors(self, kind: Literal["basis", "coefficients", "residual"]) -> dict[str, nn.Parameter]:
         """Live parameters of one kind, by module path; empty where there is no residual."""
         if kind == "residual":
@@ -227,9 +241,9 @@ class Adapter:
     def detach(self) -> None:
         """Takes the adapter off; the denoisers are the base again."""
         for layer in self._layers().values():
-            linear = self._coefficient_linear(layer)
-            if parametrize.is_parametrized(linear, "weight"):
-                parametrize.remove_parametrizations(linear, "weight")
+            for linear in (self._coefficient_linear(layer), self._basis_linear(layer)):
+                if parametrize.is_parametrized(linear, "weight"):
+                    parametrize.remove_parametrizations(linear, "weight", leave_parametrized=False)
         for denoiser in self._denoisers.values():
             _delete_peft_layers(denoiser)
 
@@ -245,13 +259,17 @@ class Adapter:
         side = layer.lora_A if self.settings.basis == "output" else layer.lora_B
         return side[ADAPTER_NAME]
 
+    def _basis_linear(self, layer: Any) -> nn.Linear:
+        side = layer.lora_B if self.settings.basis == "output" else layer.lora_A
+        return side[ADAPTER_NAME]
+
     def _wrap(self) -> None:
         for path, layer in self._layers().items():
-            basis = (layer.lora_B if self.settings.basis == "output" else layer.lora_A)[ADAPTER_NAME]
+            basis = self._basis_linear(layer)
             linear = self._coefficient_linear(layer)
             mix = Coefficients()
             parametrize.register_parametrization(linear, "weight", mix)
-            self._basis[path] = basis.weight
+            self._basis[path] = basis.weight  # type: ignore[assignment]
             self._coefficients[path] = linear.parametrizations.weight.original  # type: ignore[union-attr, assignment]
             self._mixes[path] = mix
 

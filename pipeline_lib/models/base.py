@@ -236,8 +236,13 @@ class BaseModel(Protocol):
         A sigma on the boundary is the high-noise expert's; :meth:`velocity` sends each sample to its own.
         """
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recomputes each block's activations in the backward pass, or not."""
+    def set_gradient_checkpointing(self, enabled: bool, *, keep_attention: bool = False) -> None:
+        """Recomputes each block's activations in the backward pass, or not.
+
+        Args:
+            enabled: whether to.
+            keep_attention: all but what attention gave; see :mod:`pipeline_lib.models.recompute`.
+        """
 
     def free_encoders(self) -> None:
         """Drops the text encoder and the autoencoder from memory; later use reloads them."""

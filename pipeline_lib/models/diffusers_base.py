@@ -21,6 +21,7 @@ from pipeline_lib.models.learned_tokens import put_at_input
 from pipeline_lib.models.lora_file import UsedLora
 from pipeline_lib.models.lora_use import layers_on, merge
 from pipeline_lib.models.prompt_tokens import OwnTokens
+from pipeline_lib.models.recompute import recomputing
 from pipeline_lib.models.triple import SECOND_EXPERT
 from pipeline_lib.models.visits import Visits
 
@@ -194,11 +195,14 @@ class DiffusersBase(ABC):
         """The one denoiser, over all sigmas."""
         return [((0.0, 1.0), self.transformer)]
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
+    def set_gradient_checkpointing(self, enabled: bool, *, keep_attention: bool = False) -> None:
         """Recomputes each block's activations in the backward pass, or not."""
         for _, denoiser in self.experts():
             stock: Any = denoiser
-            (stock.enable_gradient_checkpointing if enabled else stock.disable_gradient_checkpointing)()
+            if enabled:
+                stock.enable_gradient_checkpointing(recomputing(keep_attention=keep_attention))
+            else:
+                stock.disable_gradient_checkpointing()
 
     def free_encoders(self) -> None:
         """Tokenizers are kept; they are small."""

@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,9 @@ from pipeline_lib.errors import InputError, ResourceError
 from pipeline_lib.models.frame_limits import check_video
 from pipeline_lib.records import FrameRules, Record
 from pipeline_lib.storage.files import sha256
+
+if TYPE_CHECKING:
+    import torch
 
 CARD_NAME = "mannerism.json"
 _LIBRARIES = ("diffusers", "transformers")
@@ -179,6 +182,33 @@ class PipelineFolder:
         if missing := sorted(info["missing_keys"]):
             raise InputError(f"{self.path / part} lacks weights", got=", ".join(missing[:4]))
         return module
+
+    def unread(self, part: str, dtype: torch.dtype) -> Any:
+        """One network as its config alone makes it, its weights not those of the files.
+
+        Args:
+            part: its name in the index.
+            dtype: of its weights; as where diffusers reads a model (`load_model_dict_into_meta`), what a class keeps in
+                float32 is in float32.
+
+        Returns:
+            The module, on torch's default device: on "meta" it takes no memory.
+
+        Raises:
+            InputError: the part is missing, or is no class of diffusers or transformers.
+        """
+        import torch
+
+        kind, config, wide = self.class_of(part), self.config(part), set[str]()
+        if hasattr(kind, "from_config"):
+            network = kind.from_config(config)
+            wide = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+        else:
+            network = kind(kind.config_class.from_dict(config))
+        for name, value in network.state_dict(keep_vars=True).items():
+            if value.is_floating_point():
+                value.data = value.data.to(torch.float32 if wide & set(name.split(".")) else dtype)
+        return network
 
     def digest(self) -> str:
         """SHA-256 over names and contents of the index, the card and every part's files."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import HunyuanVideoPipeline
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pipeline_lib.models.base import Conditioning
 from pipeline_lib.models.diffusers_base import HIDDEN_SENTINEL, DiffusersBase
@@ -24,6 +24,7 @@ from pipeline_lib.models.hunyuan_text import (
     without_spans,
 )
 from pipeline_lib.models.prompt_tokens import OwnTokens
+from pipeline_lib.models.recompute import recomputing
 
 NO_GUIDANCE = 1.0
 _MASK = 3  # place of the attention mask among a block's inputs
@@ -90,10 +91,11 @@ class HunyuanBase(DiffusersBase):
         finally:
             self._unpadded = False
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
+    def set_gradient_checkpointing(self, enabled: bool, *, keep_attention: bool = False) -> None:
         """Recomputes each block in the backward pass, without the mask where its forward pass had none."""
         if enabled:
-            self.transformer.enable_gradient_checkpointing(self._checkpoint)
+            call = recomputing(keep_attention=keep_attention)
+            self.transformer.enable_gradient_checkpointing(partial(self._checkpoint, call))
         else:
             self.transformer.disable_gradient_checkpointing()
 
@@ -113,8 +115,8 @@ class HunyuanBase(DiffusersBase):
     def _without_mask(self, _block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*inputs[:_MASK], None, *inputs[_MASK + 1 :]) if self._unpadded else inputs
 
-    def _checkpoint(self, block: nn.Module, *inputs: Any) -> Any:
-        return checkpoint(block, *self._without_mask(block, inputs), use_reentrant=False)
+    def _checkpoint(self, call: Callable[..., Any], block: nn.Module, *inputs: Any) -> Any:
+        return call(block, *self._without_mask(block, inputs))
 
     def pipeline(self) -> HunyuanVideoPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""

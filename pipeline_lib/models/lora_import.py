@@ -54,12 +54,12 @@ _SIGNS = {
     "wan": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn|attn[12]|ffn)[._]",
 }
 _PATH_PREFIXES = ("", "transformer.", "diffusion_model.", "base_model.model.", "unet.")
-_KOHYA_PREFIXES = ("lora_unet_", "lora_transformer_")
+KOHYA_PREFIXES = ("lora_unet_", "lora_transformer_")
 
 
 @dataclass
-class _Layer:
-    """What a file says of one layer, under whatever name."""
+class FileLayer:
+    """What a file says of one layer, under whatever name; None: nothing."""
 
     down: Tensor | None = None
     up: Tensor | None = None
@@ -67,8 +67,8 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Scaling:
-    """PEFT's scale of a layer that has no alpha of its own.
+class Scaling:
+    """PEFT's scale of a layer that has no alpha of its own in the file.
 
     Attributes:
         alpha: None: alpha equals the rank.
@@ -80,9 +80,14 @@ class _Scaling:
     patterns: Mapping[str, float] = field(default_factory=dict)
     rank_stabilised: bool = False
 
-    def scale(self, path: str, rank: int) -> float:
+    def alpha_of(self, path: str) -> float | None:
+        """A layer's alpha; None where it equals the rank."""
         own = [value for key, value in self.patterns.items() if path == key or path.endswith(f".{key}")]
-        alpha = own[0] if own else self.alpha
+        return own[0] if own else self.alpha
+
+    def scale(self, path: str, rank: int) -> float:
+        """What the product of a layer's factors is multiplied by."""
+        alpha = self.alpha_of(path)
         return 1.0 if alpha is None else alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
 
 
@@ -110,19 +115,19 @@ def import_lora(path: Path, family: str, denoiser: nn.Module) -> LoraFile:
     native = {key.removesuffix(DOWN) for key in names.comfy_keys(denoiser) if key.endswith(DOWN)}
     aliases = dict(_aliases(denoiser, native))
     known = _adaptable(names, denoiser)
-    scaling = _scaling(_settings(tensors, header, path), path)
+    scaling = scaling_of(tensors, header, path)
     layers: dict[str, tuple[Tensor, Tensor]] = {}
     fused: dict[str, Tensor] = {}
-    for stem, layer in _grouped(tensors, path).items():
+    for stem, layer in grouped_layers(tensors, path).items():
         target = aliases.get(stem)
         if target is None:
-            like = f"{stem}, as in {_looks_like(stem)}" if _looks_like(stem) else stem
+            like = f"{stem}, as in {looks_like(stem)}" if looks_like(stem) else stem
             raise InputError(
                 f"{path} has a layer that this base does not have", got=like, expected=_example(aliases), fix=_FIX
             )
         if target in native and target not in known:
             raise InputError(f"{path} changes more than linear layers of the blocks", got=stem, fix=_FIX)
-        down, up = _factors(layer, stem, scaling, str(path))
+        down, up = layer_factors(layer, stem, scaling, str(path))
         if target in layers or target + DOWN in fused:
             raise InputError(f"{path} has the layer {target} twice", got=stem)
         if target in native:
@@ -158,7 +163,8 @@ def _adaptable(names: LoraNames, denoiser: nn.Module) -> set[str]:
     return found
 
 
-def _looks_like(stem: str) -> str:
+def looks_like(stem: str) -> str:
+    """The family that a layer's name in a file is typical of, in words; empty where it is of none."""
     return next((family for family, sign in _SIGNS.items() if re.search(sign, stem)), "")
 
 
@@ -167,14 +173,26 @@ def _aliases(denoiser: nn.Module, native: set[str]) -> Iterator[tuple[str, str]]
     for own in native:
         stem = own.partition(".")[2]  # after the family's prefix
         yield from ((prefix + stem, own) for prefix in (*_PATH_PREFIXES, "model.diffusion_model."))
-        yield from ((prefix + stem.replace(".", "_"), own) for prefix in _KOHYA_PREFIXES)
+        yield from ((prefix + stem.replace(".", "_"), own) for prefix in KOHYA_PREFIXES)
     for path in _linear_layers(denoiser):  # after the others: a layer that has one name in both is read as it is
         yield from ((prefix + path, path) for prefix in _PATH_PREFIXES)
-        yield from ((prefix + path.replace(".", "_"), path) for prefix in _KOHYA_PREFIXES)
+        yield from ((prefix + path.replace(".", "_"), path) for prefix in KOHYA_PREFIXES)
 
 
-def _grouped(tensors: Mapping[str, Tensor], path: Path) -> dict[str, _Layer]:
-    layers: dict[str, _Layer] = {}
+def grouped_layers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, FileLayer]:
+    """The layers of a file by the stem of their keys, whatever base they are for.
+
+    Args:
+        tensors: all of the file.
+        path: of the file, for the error.
+
+    Returns:
+        Stem to what there is of the layer; values are not looked at.
+
+    Raises:
+        InputError: a key that is none of a plain LoRA's, or one half of a layer twice.
+    """
+    layers: dict[str, FileLayer] = {}
     for key in sorted(tensors):
         if key.startswith(_TEXT_ENCODERS):
             raise InputError(f"{path} adapts a text encoder too, which stays as it is here", got=key)
@@ -184,14 +202,28 @@ def _grouped(tensors: Mapping[str, Tensor], path: Path) -> dict[str, _Layer]:
             what = f"is {kind}, not a plain LoRA" if kind else "has a key that is none of a LoRA's"
             pairs = "lora_A and lora_B, or lora_down and lora_up"
             raise InputError(f"{path} {what}", got=key, expected=pairs, fix=_FIX)
-        layer, role = layers.setdefault(key.removesuffix(suffix), _Layer()), _ROLES[suffix]
+        layer, role = layers.setdefault(key.removesuffix(suffix), FileLayer()), _ROLES[suffix]
         if getattr(layer, role) is not None:
             raise InputError(f"{path} has one half of a layer twice", got=key)
         setattr(layer, role, tensors[key])
     return layers
 
 
-def _factors(layer: _Layer, stem: str, scaling: _Scaling, what: str) -> tuple[Tensor, Tensor]:
+def layer_factors(layer: FileLayer, stem: str, scaling: Scaling, what: str) -> tuple[Tensor, Tensor]:
+    """Both factors of a layer, its scale baked into the second.
+
+    Args:
+        layer: of the file.
+        stem: its name there.
+        scaling: for layers that have no alpha of their own.
+        what: names the file in errors.
+
+    Returns:
+        down (r, in) and up (out, r), float32.
+
+    Raises:
+        InputError: a half is missing, shapes do not go together, or values are no finite numbers.
+    """
     halves = {stem + end: half for end, half in ((DOWN, layer.down), (UP, layer.up)) if half is not None}
     down, up = checked_pair(halves, stem, what)
     rank = down.shape[0]
@@ -202,6 +234,23 @@ def _factors(layer: _Layer, stem: str, scaling: _Scaling, what: str) -> tuple[Te
     if not number or not math.isfinite(float(alpha)):
         raise InputError(f"{what} has an alpha for {stem} that is no number", got=f"{alpha.dtype} {tuple(alpha.shape)}")
     return down, up * (float(alpha) / rank)
+
+
+def scaling_of(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> Scaling:
+    """The scale of those layers of a file that have no alpha of their own.
+
+    Args:
+        tensors: all of the file.
+        header: its strings.
+        path: of the file; PEFT's settings are looked for beside it.
+
+    Returns:
+        The scale; that of alpha equal to the rank where nothing is said.
+
+    Raises:
+        InputError: settings that are missing or cannot be read, or those of another kind of adapter.
+    """
+    return _scaling(_settings(tensors, header, path), path)
 
 
 def _settings(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> str:
@@ -217,9 +266,9 @@ def _settings(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Pa
         ) from error
 
 
-def _scaling(text: str, path: Path) -> _Scaling:
+def _scaling(text: str, path: Path) -> Scaling:
     if not text:
-        return _Scaling()
+        return Scaling()
     try:
         told = json.loads(text)
         owners = {name.rpartition(".")[0] for name in told}
@@ -227,7 +276,7 @@ def _scaling(text: str, path: Path) -> _Scaling:
             raise InputError(f"{path} has settings of several models in its header", got=", ".join(sorted(owners)))
         settings: dict[str, Any] = {name.rpartition(".")[2]: value for name, value in told.items()}
         alpha, patterns = settings.get("lora_alpha"), settings.get("alpha_pattern") or {}
-        scaling = _Scaling(
+        scaling = Scaling(
             None if alpha is None else float(alpha),
             {str(key): float(value) for key, value in patterns.items()},
             bool(settings.get("use_rslora")),

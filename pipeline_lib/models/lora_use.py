@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
@@ -34,9 +33,8 @@ def bare_denoisers(folder: PipelineFolder) -> dict[str, nn.Module]:
     bare: dict[str, nn.Module] = {}
     for prefix, part in (("", "transformer"), (SECOND_EXPERT, "transformer_2")):
         if part in folder.parts:
-            kind = folder.class_of(part)
-            with init_empty_weights():
-                bare[prefix] = kind.from_config(folder.config(part))
+            with torch.device("meta"):
+                bare[prefix] = folder.unread(part, torch.float32)
     return bare
 
 

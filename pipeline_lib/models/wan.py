@@ -75,9 +75,9 @@ class WanBase(DiffusersBase):
         timestep = sigma.to(torch.float32) * self._scheduler.config.num_train_timesteps
         return self._denoise(noisy.to(self._device, self._dtype), timestep, text, lengths).to(noisy.dtype)
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
+    def set_gradient_checkpointing(self, enabled: bool, *, keep_attention: bool = False) -> None:
         """Recomputes each block's activations in the backward pass, or not."""
-        self.padding.set_gradient_checkpointing(enabled)
+        self.padding.set_gradient_checkpointing(enabled, keep_attention=keep_attention)
 
     def pipeline(self) -> WanPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""

@@ -7,13 +7,15 @@ one key whose logit is raised by log n. So a few rows with that bias stand for a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from pipeline_lib.models.recompute import recomputing
 
 # Padding rows that stand for the rest: each takes up what rounding of the bias before it left over.
 # One is enough in float32; in bfloat16 a lone log(500) would be off by half a percent.
@@ -152,10 +154,11 @@ class CollapsedPadding:
             0
         ]
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
+    def set_gradient_checkpointing(self, enabled: bool, *, keep_attention: bool = False) -> None:
         """Recomputes each block in the backward pass, under the bias that its forward pass had."""
         if enabled:
-            self.transformer.enable_gradient_checkpointing(self._checkpoint)
+            call = recomputing(keep_attention=keep_attention)
+            self.transformer.enable_gradient_checkpointing(partial(self._checkpoint, call))
         else:
             self.transformer.disable_gradient_checkpointing()
 
@@ -169,7 +172,7 @@ class CollapsedPadding:
     def _clear(self, *_call: Any) -> None:
         self._bias.current = None
 
-    def _checkpoint(self, block: nn.Module, *inputs: Any) -> Any:
+    def _checkpoint(self, call: Callable[..., Any], block: nn.Module, *inputs: Any) -> Any:
         # Several forward passes may come before one backward pass, so the bias is kept with the block.
         bias = self._bias.current
 
@@ -177,4 +180,4 @@ class CollapsedPadding:
             with self._bias.use(bias):
                 return block(*again)
 
-        return checkpoint(run, *inputs, use_reentrant=False)
+        return call(run, *inputs)

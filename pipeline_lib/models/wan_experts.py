@@ -50,10 +50,10 @@ class WanExperts(WanBase):
         ratio = self.boundary_ratio
         return [((ratio, 1.0), self.transformer), ((0.0, ratio), self.low_noise_transformer)]
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
+    def set_gradient_checkpointing(self, enabled: bool, *, keep_attention: bool = False) -> None:
         """Of both experts."""
-        self.padding.set_gradient_checkpointing(enabled)
-        self.low_noise_padding.set_gradient_checkpointing(enabled)
+        self.padding.set_gradient_checkpointing(enabled, keep_attention=keep_attention)
+        self.low_noise_padding.set_gradient_checkpointing(enabled, keep_attention=keep_attention)
 
     def pipeline(self) -> WanPipeline:
         """The stock pipeline over the same modules, with a scheduler of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ import psutil
 from pipeline_lib.errors import ResourceError
 
 LONGEST_DELAY = 30.0
+LOG_BYTES = 16 * 1024 * 1024
 _LOOK_SECONDS = 0.2
 _LASTING_SECONDS = 60.0  # who lived so long has recovered
 
@@ -48,6 +50,7 @@ class _Child:
     born: float = 0.0
     delay: float = 1.0
     again_at: float = 0.0
+    ready: bool = False
 
 
 class Supervisor:
@@ -60,43 +63,54 @@ class Supervisor:
         logs: folder; each child writes to `<name>.log` there.
         tell: told in a sentence about deaths and restarts.
         grace_seconds: between the polite signal and the last one.
+        log_bytes: a log that grows beyond goes on from nothing; what it held is in `<name>.log.1` until the next time.
     """
 
-    def __init__(self, logs: Path, tell: Callable[[str], None], grace_seconds: float = 20.0) -> None:
-        self._logs, self._tell, self._grace = logs, tell, grace_seconds
+    def __init__(
+        self, logs: Path, tell: Callable[[str], None], grace_seconds: float = 20.0, log_bytes: int = LOG_BYTES
+    ) -> None:
+        self._logs, self._tell, self._grace, self._log_bytes = logs, tell, grace_seconds, log_bytes
         self._children: list[_Child] = []
 
-    def start(self, service: Service, stop: Callable[[], bool] = lambda: False) -> None:
-        """Starts a service and waits until it is ready.
+    def launch(self, *services: Service) -> None:
+        """Starts services without waiting; :meth:`wait` does that."""
+        for service in services:
+            child = _Child(service)
+            self._children.append(child)
+            self._spawn(child)
+
+    def wait(self, *names: str, stop: Callable[[], bool] = lambda: False) -> None:
+        """Waits until services are ready.
 
         Args:
-            service: what to run from now on.
+            *names: of those that count; none: all that were launched.
             stop: ends the waiting.
 
         Raises:
-            ResourceError: it died, or was not ready in time; names its log.
+            ResourceError: one died, or was not ready in time; names its log.
         """
-        child = _Child(service)
-        self._children.append(child)
-        self._spawn(child)
-        assert child.process is not None
-        end = time.monotonic() + service.ready_seconds
-        while not stop() and not service.ready():
-            if child.process.poll() is not None:
-                raise ResourceError(
-                    f"{service.name} ended at once, exit code {child.process.returncode}; {self._see(child)}"
-                )
-            if time.monotonic() > end:
-                raise ResourceError(
-                    f"{service.name} was not ready after {service.ready_seconds:.0f} s; {self._see(child)}"
-                )
-            time.sleep(_LOOK_SECONDS)
+        waiting = [child for child in self._children if not names or child.service.name in names]
+        while waiting and not stop():
+            for child in list(waiting):
+                if child.ready or child.service.ready():
+                    child.ready = True
+                    waiting.remove(child)
+                else:
+                    self._check_starting(child)
+            if waiting:
+                time.sleep(_LOOK_SECONDS)
+
+    def start(self, service: Service) -> None:
+        """Launches a service and waits until it is ready; raises what :meth:`wait` raises."""
+        self.launch(service)
+        self.wait(service.name)
 
     def watch(self, stop: Callable[[], bool]) -> None:
         """Restarts what dies, with a delay that doubles while it keeps dying, until `stop` says so."""
         while not stop():
             for child in self._children:
                 self._look_after(child, time.monotonic())
+                self._bound_log(child)
             time.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
@@ -109,6 +123,23 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """Process ids of those that run, by name."""
         return {child.service.name: child.process.pid for child in self._children if child.process is not None}
+
+    def _check_starting(self, child: _Child) -> None:
+        assert child.process is not None
+        name, patience = child.service.name, child.service.ready_seconds
+        code = child.process.poll()
+        if code is not None:
+            raise ResourceError(f"{name} ended at once, exit code {code}; {self._see(child)}")
+        if time.monotonic() > child.born + patience:
+            raise ResourceError(f"{name} was not ready after {patience:.0f} s; {self._see(child)}")
+
+    def _bound_log(self, child: _Child) -> None:
+        # Copied, then emptied: the child goes on writing to the same file, at its end, wherever that is.
+        log = self._log(child)
+        with suppress(OSError):  # a log that somebody deleted, a full disk: no reason to end what runs
+            if log.stat().st_size > self._log_bytes:
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+                os.truncate(log, 0)
 
     def _look_after(self, child: _Child, now: float) -> None:
         if child.process is None:

@@ -75,6 +75,7 @@ class WorkerChild:
         self._one_at_a_time = threading.Lock()
         self._number = 0
         self._stop_by = math.inf
+        self._busy = False
 
     def __enter__(self) -> Self:
         return self
@@ -134,18 +135,27 @@ class WorkerChild:
         self._stop_by = time.monotonic() + self.grace_seconds
 
     def close(self) -> None:
-        """Ends the child: end of file, time to checkpoint, then every process it started is killed."""
+        """Ends the child and every process it started; while a request runs, it gets time to checkpoint."""
         process = self._process
         if process is None:
             return
         try:
-            assert process.stdin is not None
-            with suppress(OSError):
-                process.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(self.grace_seconds)
+            if self._busy:
+                self._ask_to_leave(process)
         finally:
             self._kill()
+
+    def _ask_to_leave(self, process: _Process) -> None:
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        process.terminate()  # while it still imports, nobody reads the pipe
+        end = time.monotonic() + self.grace_seconds
+        while process.poll() is None and time.monotonic() < end:
+            with suppress(queue.Empty):
+                message = self._messages.get(timeout=0.1)
+                if message is None or (message["id"] == self._number and "event" not in message):
+                    return  # it has checkpointed; what its interpreter tidies up afterwards can take half a minute
 
     def _exchange(
         self, verb: str, payload: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None], wall_seconds: float
@@ -153,6 +163,7 @@ class WorkerChild:
         self._stop_by, told_to_stop = math.inf, False
         self._number += 1
         process, messages = self._started()
+        self._busy = True
         self._write(process, {"id": self._number, "verb": verb, "payload": dict(payload)})
         started = heard = time.monotonic()
         while True:
@@ -168,6 +179,7 @@ class WorkerChild:
             if message["id"] != self._number:
                 continue  # a thread of a former request speaks late
             if "event" not in message:
+                self._busy = False
                 return message
             self._check_time(verb, silent=0, taken=now - started, wall_seconds=wall_seconds)
             on_event(message["event"])

@@ -43,13 +43,8 @@ def write_report(inputs: ReportInputs, path: Path) -> Path:
 
 def render(inputs: ReportInputs) -> str:
     """The page as text; see :func:`write_report`."""
-    environment = Environment(
-        loader=PackageLoader("pipeline_lib.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    # Style and script are our own files; everything else on the page is escaped.
-    style = Markup(_source(environment, "style.css"))  # noqa: S704
-    script = Markup(_source(environment, "script.js"))  # noqa: S704
+    environment = templates()
+    style, script = own_text(environment, "style.css"), own_text(environment, "script.js")
     concept = inputs.concept
     clips = clip_views(inputs.clips, concept.class_noun)
     cards = prompt_cards(inputs)
@@ -79,9 +74,18 @@ def render(inputs: ReportInputs) -> str:
     )
 
 
-def _source(environment: Environment, name: str) -> str:
+def templates() -> Environment:
+    """Our templates: what they are given is escaped, and nothing that they ask for may be missing."""
+    return Environment(
+        loader=PackageLoader("pipeline_lib.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def own_text(environment: Environment, name: str) -> Markup:
+    """A style or script of ours, which alone is not escaped."""
     assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0].strip()
+    return Markup(environment.loader.get_source(environment, name)[0].strip())  # noqa: S704
 
 
 def _shape(inputs: ReportInputs) -> str:

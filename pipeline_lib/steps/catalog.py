@@ -11,6 +11,7 @@ from pipeline_lib.steps.concept import concept
 from pipeline_lib.steps.encode import encode
 from pipeline_lib.steps.evaluate import evaluate
 from pipeline_lib.steps.generate import generate_base, generate_personalised
+from pipeline_lib.steps.judge import judge
 from pipeline_lib.steps.mask import mask
 from pipeline_lib.steps.plan import RunPlan, plan
 from pipeline_lib.steps.prepare import prepare
@@ -18,6 +19,7 @@ from pipeline_lib.steps.prior import prior
 from pipeline_lib.steps.report import report
 from pipeline_lib.steps.step import StepContext
 from pipeline_lib.steps.train import train
+from pipeline_lib.steps.use_concept import SampleRequest, use_concept
 
 Arguments = Mapping[str, Any]
 Verb = Callable[[StepContext, Arguments], Record]
@@ -42,6 +44,10 @@ VERBS: Mapping[str, Verb] = {
     "generate-base": lambda context, sent: generate_base(context, **_refs(sent)),
     "generate-personalised": lambda context, sent: generate_personalised(context, **_refs(sent)),
     "evaluate": lambda context, sent: evaluate(context, _refs(sent)),
+    "judge": lambda context, sent: judge(context, _refs(sent)),
     "concept": lambda context, sent: concept(context, _plan(sent), _refs(sent)),
     "report": lambda context, sent: report(context, _plan(sent), _refs(sent)),
+    "use-concept": lambda context, sent: use_concept(
+        context, **_refs(sent), request=SampleRequest.model_validate(sent["request"])
+    ),
 }

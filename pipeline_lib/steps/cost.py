@@ -7,8 +7,9 @@ assumed besides are prompts of 32 tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,16 +19,17 @@ from pipeline_lib.models.base import BaseModel, FamilySpec
 from pipeline_lib.models.folder import PipelineFolder
 from pipeline_lib.records import Caption, Record, StageSpec
 from pipeline_lib.registry import MethodChoice, base_source
-from pipeline_lib.run_config import RunConfig, TrainingSection
-from pipeline_lib.steps.advice import Advice, Need, advice
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.sections import TrainingSection
+from pipeline_lib.steps.advice import Advice, Need, Scope, advice
 from pipeline_lib.steps.caption import class_noun
 from pipeline_lib.steps.generate import planned_prompts
 from pipeline_lib.steps.memory import Load, Phase, adapter_bytes, lesson_of, phases
 from pipeline_lib.steps.prepare import collect_inputs
-from pipeline_lib.steps.rehearsal import Rehearsal, Work
+from pipeline_lib.steps.rehearsal import PROMPTS_AT_ONCE, Rehearsal, Work
 from pipeline_lib.steps.sampling import changed_sampling
 from pipeline_lib.steps.speed import Rate
-from pipeline_lib.steps.weightless_stage import TEXT_ROWS, step_samples, text_rows
+from pipeline_lib.steps.weightless_stage import TEXT_ROWS, sees_estimates, step_samples, text_rows
 from pipeline_lib.training.encode import MAX_WINDOWS
 from pipeline_lib.training.prior import FRAMES_PER_CLIP
 
@@ -42,7 +44,8 @@ class Cost(Record):
     bytes of all that learns, with gradients and moments; `latents` the most bytes that cached latents take, `text`
     those of encoded prompts. `phases` tell what is in memory when. `steps` are those of each stage; `forwards` counts
     passes of one sample through the denoiser, by step: a training pass has a backward pass besides. `work` is what one
-    training step of each stage takes, all processes together, and one pass of sampling.
+    training step of each stage takes, all processes together, and one pass of sampling; `coding` what the autoencoder
+    and the text encoders do in all, by step.
     """
 
     weights: dict[str, int]
@@ -53,6 +56,7 @@ class Cost(Record):
     steps: dict[str, int]
     forwards: dict[str, int]
     work: dict[str, Work]
+    coding: dict[str, Work]
 
     @property
     def training_steps(self) -> int:
@@ -90,8 +94,11 @@ class Estimate:
         self._stages = choice.method.plan(choice.settings, bool(collect_inputs(config).clips))
         on_cpu = device == "cpu"
         self._rehearsal = Rehearsal(self._folder.path, base.spec, getattr(torch, dtype), on_cpu=on_cpu)
-        self._latents, frames = _latents(config, choice, base)
-        self._text = _text(config, choice, self._folder, base)
+        self._pieces = _pieces(config, choice, base)
+        self._latents, self._text = (
+            self._pieces.latents(base.spec),
+            self._pieces.texts * _text_bytes(self._folder, base),
+        )
         self._load = Load(
             stages=self._stages,
             denoisers=sum(part.startswith("transformer") for part in self._folder.parts),
@@ -100,7 +107,7 @@ class Estimate:
             denoised=_passes(base.spec, changed_sampling(config, base.spec).guidance_scale)
             if base.spec.name in _PASSES_AT_ONCE
             else 1,
-            frames=frames,
+            frames=base.spec.frame_rules.num_frames if self._pieces.windows or self._pieces.prior else 1,
             on_cpu=on_cpu,
         )
 
@@ -120,6 +127,7 @@ class Estimate:
             steps={f"train-{stage.name}": stage.steps for stage in self._stages},
             forwards=_forwards(self._config, self._choice, self._spec, self._stages),
             work={**{f"train-{stage.name}": self._step(stage) for stage in self._stages}, "pass": self._one_pass()},
+            coding=self._coding(),
         )
 
     def need(self, training: TrainingSection) -> Need:
@@ -128,28 +136,48 @@ class Estimate:
 
     def advice(self, room: Need) -> list[Advice]:
         """What to switch on where there is too little room, or off where there is enough."""
-        blocks = sum(self._rehearsal.depth.values())
-        samples = max((step_samples(stage) for stage in self._stages), default=1)
-        return advice(self._config.training, room, blocks, samples, self.need)
+        samples = [step_samples(stage) for stage in self._stages]
+        alike = not any(sees_estimates(stage, self._spec) for stage in self._stages)
+        divisible = not any(count % self._config.training.processes for count in samples)
+        scope = Scope(
+            blocks=sum(self._rehearsal.depth.values()),
+            samples=max(samples, default=1),
+            shardable=self._load.denoisers == 1 and alike and divisible,
+        )
+        return advice(self._config.training, room, scope, self.need)
 
     def _adapter(self, stage: StageSpec) -> int:
         _, learning, masks = self._rehearsal.factors(stage)
         gradients_without_masks = 4 * (learning - masks) * self._load.denoisers
         return adapter_bytes(self._rehearsal, self._load, stage)[1] + gradients_without_masks
 
+    def _coding(self) -> dict[str, Work]:
+        rehearsal, pieces, length = self._rehearsal, self._pieces, self._spec.frame_rules.num_frames
+        frame, decoded = rehearsal.encoding(1), rehearsal.decoding()[0]
+        window = rehearsal.encoding(length) if pieces.windows or pieces.prior else frame
+        text = _sum(rehearsal.reading(part)[0].times(1 / PROMPTS_AT_ONCE) for part in self._load.encoders)
+        prompts = _passes(self._spec, self._spec.guidance_scale)  # of one video, the negative one included
+        again = [window, frame.times(FRAMES_PER_CLIP), text.times(pieces.prior_texts)]
+        prior = _sum([decoded, text.times(prompts), *again]).times(pieces.prior)
+        return {
+            "encode": _sum([frame.times(pieces.frames), window.times(pieces.windows), text.times(pieces.prompts)]),
+            **({"prior": prior} if pieces.prior else {}),
+            "samples": _sum([decoded, text.times(prompts)]).times(_videos(self._config)),
+        }
+
     def _step(self, stage: StageSpec) -> Work:
         lesson = lesson_of(stage, self._config.training)
         times = step_samples(stage) / lesson.samples
         once = self._rehearsal.training(lesson)
-        return Work(once.memory, once.flops * times, once.moved * times)
+        return once.times(times)
 
     def _one_pass(self) -> Work:
         once = self._rehearsal.denoising(self._load.denoised)
-        return Work(once.memory, once.flops / self._load.denoised, once.moved / self._load.denoised)
+        return once.times(1 / self._load.denoised)
 
 
 def seconds(cost: Cost, rate: Rate, processes: int) -> dict[str, float]:
-    """How long the steps of a run take, about; encoding, decoding and scores are not in it.
+    """How long the steps of a run take, about; loading, captions, masks and scores are not in it.
 
     Args:
         cost: of the run.
@@ -157,41 +185,69 @@ def seconds(cost: Cost, rate: Rate, processes: int) -> dict[str, float]:
         processes: that share a training step.
 
     Returns:
-        Seconds by step, as in `Cost.forwards`.
+        Seconds by step, in the order of the run.
     """
-    one_pass = rate.seconds(cost.work["pass"])
-    return {
-        name: cost.steps[name] * rate.seconds(cost.work[name]) / processes if name in cost.steps else count * one_pass
-        for name, count in cost.forwards.items()
-    }
+    taken = {name: rate.seconds(work) for name, work in cost.coding.items()}
+    for name, count in cost.forwards.items():
+        one_step = rate.seconds(cost.work[name if name in cost.steps else "pass"])
+        passing = cost.steps[name] * one_step / processes if name in cost.steps else count * one_step
+        taken[name] = taken.get(name, 0.0) + passing
+    return {name: taken[name] for name in dict.fromkeys(["encode", *cost.forwards])}
 
 
-def _latents(config: RunConfig, choice: MethodChoice, base: BaseModel) -> tuple[int, int]:
-    """Bytes of latents at most, and frames of the longest clip that is encoded at once."""
-    spec, rules = base.spec, base.spec.frame_rules
-    area = rules.height * rules.width // spec.spatial_factor**2
-    clip = 1 + (rules.num_frames - 1) // spec.temporal_factor
-    media = collect_inputs(config)
-    lengths = [read_header(path, DEFAULT_LIMITS).seconds * rules.frames_per_second for path in media.clips]
-    wanted = choice.method.encoding(choice.settings, base, class_noun(config)).num_frames
-    frames = wanted or math.ceil(sum(lengths)) + len(media.images)
-    prior = choice.method.prior(choice.settings)
-    kept = frames + clip * MAX_WINDOWS * len(media.clips) + (prior.clips * (clip + FRAMES_PER_CLIP) if prior else 0)
-    return kept * area * spec.latent_channels * 4, rules.num_frames if media.clips or prior else 1
+class _Pieces(NamedTuple):
+    """What is encoded: frames by themselves, windows of clips, prompts; of each clip of the prior so many prompts."""
+
+    frames: int
+    windows: int
+    prompts: int
+    prior: int
+    prior_texts: int
+
+    @property
+    def texts(self) -> int:
+        return self.prompts + self.prior * self.prior_texts
+
+    def latents(self, spec: FamilySpec) -> int:
+        """Bytes, float32."""
+        rules = spec.frame_rules
+        area = rules.height * rules.width // spec.spatial_factor**2
+        clip = 1 + (rules.num_frames - 1) // spec.temporal_factor
+        kept = self.frames + self.windows * clip + self.prior * (clip + FRAMES_PER_CLIP)
+        return kept * area * spec.latent_channels * 4
 
 
-def _text(config: RunConfig, choice: MethodChoice, folder: PipelineFolder, base: BaseModel) -> int:
-    """Bytes of encoded prompts, float32: two of each source and one of each clip of the prior, in all variants."""
-    media, prior = collect_inputs(config), choice.method.prior(choice.settings)
-    drop = choice.method.encoding(choice.settings, base, class_noun(config)).drop
-    prompts = 2 * (len(media.clips) + bool(media.images)) * (drop.variants if drop.probability else 1)
-    prompts += prior.clips * (prior.token_variants if prior.token_drop else 1) if prior else 0
+def _pieces(config: RunConfig, choice: MethodChoice, base: BaseModel) -> _Pieces:
+    """At most: a clip is taken whole, as long as its header says; two prompts of each source, in all variants."""
+    rules, media = base.spec.frame_rules, collect_inputs(config)
+    lengths = [math.ceil(read_header(path, DEFAULT_LIMITS).seconds * rules.frames_per_second) for path in media.clips]
+    asked, prior = (
+        choice.method.encoding(choice.settings, base, class_noun(config)),
+        choice.method.prior(choice.settings),
+    )
+    return _Pieces(
+        frames=asked.num_frames or sum(lengths) + len(media.images),
+        windows=sum(min(MAX_WINDOWS, max(1, length - rules.num_frames + 1)) for length in lengths),
+        prompts=2 * (len(lengths) + bool(media.images)) * (asked.drop.variants if asked.drop.probability else 1),
+        prior=prior.clips if prior else 0,
+        prior_texts=prior.token_variants if prior and prior.token_drop else 1,
+    )
+
+
+def _text_bytes(folder: PipelineFolder, base: BaseModel) -> int:
+    """Bytes of one encoded prompt, float32."""
     config_of = folder.config("transformer")
     width = next(
         (config_of[key] for key in ("text_dim", "caption_channels", "text_embed_dim") if key in config_of), 4096
     )
     rows = text_rows(base.spec.name, padded=False) if base.spec.name in TEXT_ROWS else 512
-    return prompts * rows * int(width) * 4
+    return rows * int(width) * 4
+
+
+def _sum(works: Iterable[Work]) -> Work:
+    """One after the other; only their time is of interest."""
+    parts = list(works)
+    return Work(flops=sum(work.flops for work in parts), moved=sum(work.moved for work in parts))
 
 
 def _forwards(config: RunConfig, choice: MethodChoice, spec: FamilySpec, stages: Sequence[StageSpec]) -> dict[str, int]:
@@ -200,12 +256,15 @@ def _forwards(config: RunConfig, choice: MethodChoice, spec: FamilySpec, stages:
     for stage in stages:
         counts[f"train-{stage.name}"] = stage.steps * step_samples(stage)
     sampling = changed_sampling(config, spec)
-    prompts, _ = planned_prompts(
-        config, config.captions[0] if config.captions else Caption(class_noun=class_noun(config))
-    )
-    videos = 2 * len(prompts) * len(config.samples.seeds)
     passes = sampling.num_inference_steps * _passes(spec, sampling.guidance_scale)
-    return {**counts, "samples": videos * passes}
+    return {**counts, "samples": _videos(config) * passes}
+
+
+def _videos(config: RunConfig) -> int:
+    """Samples of the base and of what was learned."""
+    caption = config.captions[0] if config.captions else Caption(class_noun=class_noun(config))
+    prompts, _ = planned_prompts(config, caption)
+    return 2 * len(prompts) * len(config.samples.seeds)
 
 
 def _passes(spec: FamilySpec, guidance: float) -> int:

@@ -33,6 +33,7 @@ from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.generate import load_samples
 from pipeline_lib.steps.layout import CEILING, SCORES_FILE, SUMMARY_FILE
 from pipeline_lib.steps.prepare import load_clips
+from pipeline_lib.steps.sampling import unseeded_facts
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.storage import ArtifactStore, write_atomic
 from pipeline_lib.storage.files import CHECKSUMS
@@ -84,7 +85,7 @@ def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult
             "truth": [context.config.evaluation.truth, *map(CHECKSUMS.of, truth_weights(context.config))],
             "concept": context.config.concept_name,
         },
-        extra=context.base_facts(),
+        extra=unseeded_facts(context),  # samples have seeds of their own: the run's does not count
     )
 
     def make(folder: Path, _: str) -> dict[str, float]:

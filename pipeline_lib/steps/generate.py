@@ -21,10 +21,12 @@ from pipeline_lib.models.adapter import Adapter
 from pipeline_lib.models.concept import TRIPLE_FILE, Companions
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord, Wording
-from pipeline_lib.run_config import RunConfig, SamplesSection
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.sections import SamplesSection
 from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.check import asked_prompts
 from pipeline_lib.steps.encode import encoding_settings
+from pipeline_lib.steps.layout import SAMPLES_FILE
 from pipeline_lib.steps.sampling import Order, sample_all, unseeded_facts, user_sampling
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
 from pipeline_lib.storage import ArtifactStore, write_atomic
@@ -32,7 +34,6 @@ from pipeline_lib.training.data import MOTION_TOKEN
 
 STAGE_VERSION = 1
 KIND = "samples"
-FILE_NAME = "samples.json"
 Which = Literal["base", "personalised"]
 
 
@@ -103,7 +104,7 @@ def learned_names(folder: Path) -> tuple[str, ...]:
 def load_samples(store: ArtifactStore, ref: ArtifactRef) -> list[tuple[SampleRecord, NDArray[np.uint8]]]:
     """Records and frames (t, h, w, 3) of a finished artifact."""
     folder = store.folder(ref)
-    records = [SampleRecord.model_validate(item) for item in json.loads((folder / FILE_NAME).read_text())]
+    records = [SampleRecord.model_validate(item) for item in json.loads((folder / SAMPLES_FILE).read_text())]
     return [(record, np.load((folder / record.file).with_suffix(".npy"), allow_pickle=False)) for record in records]
 
 
@@ -148,7 +149,7 @@ def _generate(context: StepContext, prompts: list[tuple[Prompt, str]], stage: Ar
             write_video(frames, folder / record.file, sampling.frames_per_second)
             np.save((folder / record.file).with_suffix(".npy"), frames, allow_pickle=False)
         text = json.dumps([record.model_dump() for record in records], indent=1, sort_keys=True)
-        write_atomic(folder / FILE_NAME, text)
+        write_atomic(folder / SAMPLES_FILE, text)
         return {"videos": len(records)}
 
     return find_or_build(context, recipe, make)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline_lib.records import Record, StageSpec
-from pipeline_lib.run_config import TrainingSection
+from pipeline_lib.sections import TrainingSection
 from pipeline_lib.steps.rehearsal import Lesson, Rehearsal, Work
 from pipeline_lib.steps.weightless_stage import step_samples
 
@@ -67,8 +67,8 @@ def phases(rehearsal: Rehearsal, load: Load, training: TrainingSection) -> list[
         training: its memory settings.
 
     Returns:
-        In the order of the run. A base is loaded before its first samples and stays, so its denoisers are in all; an
-        encoder is on the device while it works.
+        In the order of the run. A base is loaded before its first samples and stays, so its denoisers are in all, whole
+        but where it trains in parts; an encoder is on the device while it works.
     """
     weights, swapped = denoiser_bytes(rehearsal, load, training)
     decode, autoencoder = rehearsal.decoding()
@@ -84,7 +84,7 @@ def phases(rehearsal: Rehearsal, load: Load, training: TrainingSection) -> list[
     adapter = max((adapter_bytes(rehearsal, load, stage)[0] for stage in load.stages), default=0)
     return [
         Phase(name="encode", device={**kept, **_largest([*reading, encode])}, host={**host, "cached": load.cached}),
-        *(_training(rehearsal, load, training, stage, kept) for stage in load.stages),
+        *(_training(rehearsal, load, training, stage) for stage in load.stages),
         Phase(name="samples", device={**kept, "adapter": adapter, **_largest([*reading, denoise, sample])}, host=host),
     ]
 
@@ -95,6 +95,19 @@ def denoiser_bytes(rehearsal: Rehearsal, load: Load, training: TrainingSection) 
     away = blocks[len(blocks) - min(training.swapped_blocks, len(blocks)) :]
     present = size - sum(away) + max(away, default=0)
     return present * load.denoisers, sum(away) * load.denoisers
+
+
+def bytes_in_parts(rehearsal: Rehearsal, load: Load, training: TrainingSection) -> int:
+    """Bytes of all denoisers on the device of one process while they train, divided where the base is sharded.
+
+    What is outside of the blocks is whole during a pass, and two blocks are: one computes, the next one is fetched.
+    """
+    whole = denoiser_bytes(rehearsal, load, training)[0]
+    if not training.sharded:
+        return whole
+    size, blocks = rehearsal.denoiser_bytes(training.storage)
+    fetched = size - sum(blocks) + sum(sorted(blocks)[-2:])
+    return min(whole, (-(-size // training.processes) + fetched) * load.denoisers)
 
 
 def adapter_bytes(rehearsal: Rehearsal, load: Load, stage: StageSpec) -> tuple[int, int]:
@@ -113,18 +126,17 @@ def lesson_of(stage: StageSpec, training: TrainingSection) -> Lesson:
         samples=samples,
         again=samples < mine,
         checkpointing=training.gradient_checkpointing,
+        keep_attention=training.keep_attention,
         storage=training.storage,
     )
 
 
-def _training(
-    rehearsal: Rehearsal, load: Load, training: TrainingSection, stage: StageSpec, kept: dict[str, int]
-) -> Phase:
+def _training(rehearsal: Rehearsal, load: Load, training: TrainingSection, stage: StageSpec) -> Phase:
     work = rehearsal.training(lesson_of(stage, training))
     _, learning, _ = rehearsal.factors(stage)
     others = FACTOR_BYTES * learning * (load.denoisers - 1)  # gradients of the expert that was not gone through
     device = {
-        **kept,
+        "denoiser": bytes_in_parts(rehearsal, load, training),
         "adapter": adapter_bytes(rehearsal, load, stage)[1],
         "activations and gradients": int(work.memory) + others,
     }

@@ -47,6 +47,7 @@ class RankJob(Record):
         meeting: file that the processes meet by.
         rank: its number, from 1.
         count: of all processes.
+        sharded: each keeps a part of the base.
     """
 
     config: RunConfig
@@ -59,6 +60,7 @@ class RankJob(Record):
     meeting: Path
     rank: int
     count: int
+    sharded: bool = False
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def other_ranks(
         _wait_until_ready(context, others)
         ranks = Ranks(0, count)
         try:
-            with joined(ranks, meeting, context.base.device):
+            with joined(ranks, meeting, context.base.device, lambda: _look_after(context, others)):
                 yield ranks
         except PeerLostError as error:
             raise _first_failure(others) or error from error
@@ -164,7 +166,7 @@ def _job(
 ) -> RankJob:
     base, training = context.base, context.config.training
     device = f"cuda:{rank}" if base.device.type == "cuda" else "cpu"
-    own = training.model_copy(update={"device": device, "processes": 1})
+    own = training.model_copy(update={"device": device, "processes": 1, "sharded": False})
     return RankJob(
         config=context.config.model_copy(update={"training": own}),
         spec=spec,
@@ -176,20 +178,26 @@ def _job(
         meeting=meeting,
         rank=rank,
         count=training.processes,
+        sharded=training.sharded,
     )
 
 
 def _wait_until_ready(context: StepContext, others: Sequence[_OtherRank]) -> None:
     for other in others:
         while not other.ready.wait(_LOOK_SECONDS):
-            if not other.is_alive():
-                assert other.failure is not None or context.stop()
-                raise other.failure or StopRequested("stopped while the other processes were starting")
-            if context.stop():
-                raise StopRequested("stopped while the other processes were starting")
+            _look_after(context, others)
             words, other.waiting = other.waiting, ""
             if words:
                 context.waiting(words)
+
+
+def _look_after(context: StepContext, others: Sequence[_OtherRank]) -> None:
+    """Raises what ended one of them, or that a stop was asked for."""
+    gone = next((other for other in others if not other.is_alive()), None)
+    if gone is not None and gone.failure is not None:
+        raise gone.failure
+    if gone is not None or context.stop():
+        raise StopRequested("stopped while the other processes were starting")
 
 
 def _first_failure(others: Sequence[_OtherRank]) -> PipelineError | None:

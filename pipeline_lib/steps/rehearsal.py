@@ -34,7 +34,7 @@ from pipeline_lib.steps.weightless_stage import (
 
 _Count = TypeVar("_Count")
 _SHALLOW = 6  # a denoiser of at most so many blocks is run whole
-_PROMPTS_AT_ONCE = 16
+PROMPTS_AT_ONCE = 16
 _TEXT_TOKENS = {**TEXT_ROWS, "hunyuan": TEXT_ROWS["hunyuan"] + 95}  # that a text encoder reads; its chat template's too
 _TRIMMED = ("wan", "hunyuan")  # whose encoders see no more tokens than the longest prompt has, in float32
 _SECOND_ROWS = 77  # CLIP's
@@ -53,6 +53,10 @@ class Work(NamedTuple):
     flops: float = 0.0
     moved: float = 0.0
 
+    def times(self, count: float) -> Work:
+        """This so many times, one after the other."""
+        return Work(self.memory, self.flops * count, self.moved * count)
+
     def plus(self, times: float, more: Work, less: Work) -> Work:
         """This and so many times the difference of two others."""
         return Work(*(own + times * (a - b) for own, a, b in zip(self, more, less, strict=True)))
@@ -67,6 +71,7 @@ class Lesson:
         samples: in one micro-batch.
         again: whether it follows on another micro-batch, whose gradients are there.
         checkpointing: whether blocks are recomputed.
+        keep_attention: all of them but their attention.
         storage: of the denoiser's weights.
     """
 
@@ -74,6 +79,7 @@ class Lesson:
     samples: int
     again: bool = False
     checkpointing: bool = False
+    keep_attention: bool = False
     storage: Storage = "full"
 
 
@@ -154,12 +160,12 @@ class Rehearsal:
         if self._dtype == torch.float32 and self._spec.name in _TRIMMED and rows != _SECOND_ROWS:
             rows += PROMPT_TOKENS - TEXT_ROWS[self._spec.name]
         with without_values(), torch.no_grad(), Tally(network.parameters()) as tally:
-            network(torch.zeros(_PROMPTS_AT_ONCE, rows, dtype=torch.long))
+            network(torch.zeros(PROMPTS_AT_ONCE, rows, dtype=torch.long))
         return Work(tally.peak, tally.flops, tally.moved), stored_bytes(network)
 
     def _train(self, lesson: Lesson, depth: Mapping[str, int]) -> Work:
         base = self._open(depth, lesson.storage)
-        base.set_gradient_checkpointing(lesson.checkpointing)
+        base.set_gradient_checkpointing(lesson.checkpointing, keep_attention=lesson.keep_attention)
         with without_values():
             stage = weightless_stage(base, self._spec, lesson.stage)
             batch = samples_of(stage, lesson.samples)

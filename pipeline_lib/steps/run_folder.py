@@ -33,7 +33,10 @@ from pipeline_lib.storage.files import CHECKSUMS
 RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
 LIBRARY = Path(__file__).parents[1]
 OUTPUTS = ("generate-base", "generate-personalised", "evaluate", "concept", "report")
-_NO_EFFECT = ("checkpoint_every", "micro_batch", "gradient_checkpointing", "swapped_blocks", "compile", "processes")
+_NO_EFFECT = (
+    "checkpoint_every", "micro_batch", "gradient_checkpointing", "swapped_blocks", "compile", "processes", "sharded",
+    "keep_attention",
+)  # fmt: skip
 
 
 class RunRecord(RunScores):

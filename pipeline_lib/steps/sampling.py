@@ -6,7 +6,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.step import StepContext
 from pipeline_lib.storage import write_atomic
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 class Order(NamedTuple):
@@ -49,7 +52,13 @@ def unseeded_facts(context: StepContext) -> dict[str, str]:
 
 
 def sample_all(
-    context: StepContext, step: str, orders: Sequence[Order], settings: SamplingSettings, scratch: Path
+    context: StepContext,
+    step: str,
+    orders: Sequence[Order],
+    settings: SamplingSettings,
+    scratch: Path,
+    *,
+    pipeline: DiffusionPipeline | None = None,
 ) -> list[NDArray[np.uint8]]:
     """Makes videos with whatever is attached to the base; finished ones are kept in `scratch`.
 
@@ -59,6 +68,7 @@ def sample_all(
         orders: what to make.
         settings: how.
         scratch: folder of this key that survives kills.
+        pipeline: the base's stock pipeline, where a concept was loaded onto one.
 
     Returns:
         One (t, h, w, 3) uint8 array for each order.
@@ -74,7 +84,8 @@ def sample_all(
                 raise StopRequested(f"stopped after {index} of {len(orders)} videos; run again to go on from there")
             chosen = dataclasses.replace(settings, negative_prompt=order.negative or settings.negative_prompt)
             content = io.BytesIO()
-            np.save(content, generate(context.base, order.prompt, order.seed, chosen), allow_pickle=False)
+            frames = generate(context.base, order.prompt, order.seed, chosen, pipeline=pipeline)
+            np.save(content, frames, allow_pickle=False)
             write_atomic(path, content.getvalue())
         videos.append(np.load(path, allow_pickle=False))
         context.progress(step, index + 1, len(orders))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.models.lora_file import used_loras
 from pipeline_lib.registry import open_base, open_encoder, open_image_encoder
-from pipeline_lib.run_config import RunConfig, TrainingSection
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.sections import TrainingSection
 
 if TYPE_CHECKING:
     from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
@@ -29,7 +31,7 @@ class ModelShelf:
 
     def __init__(self, locks: Path) -> None:
         self.locks = locks
-        self._held = ExitStack()
+        self._held, self._device = ExitStack(), ""
         self._base: tuple[tuple[str, ...], BaseModel] | None = None
         self._encoder: tuple[tuple[Path, str], ImageTextEncoder] | None = None
         self._image_encoder: tuple[tuple[Path, str], FrameEncoder] | None = None
@@ -52,11 +54,15 @@ class ModelShelf:
         loras = used_loras(config.base.loras)
         wanted = (config.base.source, config.base.revision, device, dtype, *map(str, (*kept, *loras)))
         if self._base is None or self._base[0] != wanted:
-            self.clear()
-            if device != "cpu":
-                from pipeline_lib.processes.locks import device_lock
+            if device != self._device:
+                self.clear()
+                if device != "cpu":
+                    from pipeline_lib.processes.locks import device_lock
 
-                self._held.enter_context(device_lock(device, self.locks, on_wait=on_wait, stop=stop))
+                    self._held.enter_context(device_lock(device, self.locks, on_wait=on_wait, stop=stop))
+                self._device = device
+            # On the same device the lock stays: a stage that asks for it anew may hold what another holder waits for.
+            self._base = self._encoder = self._image_encoder = None
             self._base = (wanted, open_base(config, device, dtype))
         return self._base[1]
 
@@ -72,10 +78,16 @@ class ModelShelf:
             self._image_encoder = ((folder, device), open_image_encoder(folder, device))
         return self._image_encoder[1]
 
+    def drop_base(self) -> None:
+        """Forgets the base, which cannot be used any more; whoever asks for it gets it opened anew."""
+        self._base = None
+        gc.collect()
+
     def clear(self) -> None:
         """Drops the models and lets the device go."""
         self._base = self._encoder = self._image_encoder = None
         self._held.close()
+        self._device = ""
 
 
 def resolve_device(training: TrainingSection) -> tuple[str, str]:

@@ -77,6 +77,26 @@ class StateFolder:
         """One folder for each run."""
         return self.root / "runs"
 
+    @property
+    def batches(self) -> Path:
+        """One folder for each batch: its report."""
+        return self.root / "batches"
+
+    @property
+    def concepts(self) -> Path:
+        """What a batch takes that is not told another folder, as the nightly one is not."""
+        return self.root / "concepts"
+
+    @property
+    def generated(self) -> Path:
+        """Videos of concepts, where no other place is named."""
+        return self.root / "generated"
+
+    @property
+    def fetched(self) -> Path:
+        """Files of registered concepts, as they were fetched from MLflow."""
+        return self.root / "fetched"
+
     def run_names(self) -> list[str]:
         """Of all run folders, sorted; none where there is no state folder yet."""
         return sorted(path.name for path in self.runs.iterdir() if path.is_dir()) if self.runs.is_dir() else []
@@ -115,6 +135,11 @@ class StateFolder:
     def mlflow_artifacts(self) -> Path:
         """Where MLflow keeps files."""
         return self.root / "mlflow" / "artifacts"
+
+    @property
+    def mlflow_place(self) -> str:
+        """Where a new experiment's files go; empty: a server has a place of its own."""
+        return str(self.mlflow_artifacts) if self.mlflow_uri == self.mlflow_database else ""
 
 
 def _unusable(root: Path, why: str) -> InputError:

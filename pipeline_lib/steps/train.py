@@ -7,10 +7,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 from pipeline_lib.errors import ConfigError, InputError
 from pipeline_lib.generation.sample import generate
 from pipeline_lib.media.write import write_video
 from pipeline_lib.methods.method import StageInputs
+from pipeline_lib.models.coefficients import products_dtype
 from pipeline_lib.models.concept import LORA_FILE, TRIPLE_FILE
 from pipeline_lib.models.lora_export import write_lora
 from pipeline_lib.models.lora_file import used_loras
@@ -30,6 +33,7 @@ from pipeline_lib.storage import write_atomic
 from pipeline_lib.training.checkpoint import Checkpoints, as_json_lines
 from pipeline_lib.training.data import PriorData, TrainingData
 from pipeline_lib.training.loop import run_stage
+from pipeline_lib.training.sharding import check_shardable, shard
 from pipeline_lib.training.stage import Stage
 
 STAGE_VERSION = 2
@@ -55,24 +59,30 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
         version=STAGE_VERSION,
         inputs=[inputs[name] for name in ("data", "prior", "after") if name in inputs],
         settings={"spec": spec.model_dump(mode="json")},
-        extra=context.base_facts(),
+        extra={**context.base_facts(), **_products(context)},
     )
 
     def make(folder: Path, key: str) -> dict[str, float]:
-        method = context.method.method
+        method, sharded = context.method.method, context.config.training.sharded
         work = context.store.work_folder(KIND, key)
         checkpoints = Checkpoints(work, context.config.training.checkpoint_every)
         stage = build_stage(context, spec, inputs)
         try:
             _check_shares(context, stage)
-            tell = _teller(context, stage, inputs["captions"], checkpoints.latest_step())
+            restored = checkpoints.latest_step()
+            if restored:
+                context.emit({"event": "resumed", "step": recipe.step, "at": restored})
+            tell = _teller(context, stage, inputs["captions"], restored)
             with other_ranks(context, spec, inputs, work) as ranks:
-                history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop, ranks=ranks)
+                place = shard(stage, ranks) if sharded else ranks
+                history = run_stage(stage, checkpoints, on_step=tell, stop=context.stop, ranks=place)
             figures = method.finish(stage, folder)
             _export(context, spec, folder)
         finally:
             method.release(stage)
             context.base.set_gradient_checkpointing(False)
+            if sharded:
+                context.shelf.drop_base()
         write_atomic(folder / LOSSES_FILE, as_json_lines(history))
         write_atomic(folder / SPEC_FILE, spec.model_dump_json(indent=1))
         return {**figures, **_start_figures(context, spec), **_last(history)}
@@ -83,6 +93,12 @@ def train(context: StepContext, spec: StageSpec, inputs: dict[str, ArtifactRef])
     if asked_in_vain:
         notes.append(f"stage {spec.name} was found trained: previews are made only while a stage trains")
     return result.model_copy(update={"notes": tuple(notes)})
+
+
+def _products(context: StepContext) -> dict[str, str]:
+    """What a stage's key holds besides, where the adapter is not multiplied in float32."""
+    dtype = products_dtype(context.base.device, context.base.dtype)
+    return {} if dtype == torch.float32 else {"products": str(dtype).removeprefix("torch.")}
 
 
 def _start_notes(result: StepResult, spec: StageSpec) -> list[str]:
@@ -117,7 +133,8 @@ def build_stage(context: StepContext, spec: StageSpec, inputs: Mapping[str, Arti
     """
     store = context.store
     context.base.free_encoders()  # latents and text are cached; a preview loads them again
-    context.base.set_gradient_checkpointing(context.config.training.gradient_checkpointing)
+    training = context.config.training
+    context.base.set_gradient_checkpointing(training.gradient_checkpointing, keep_attention=training.keep_attention)
     return context.method.method.build(
         spec,
         context.base,
@@ -140,6 +157,8 @@ def _check_shares(context: StepContext, stage: Stage) -> None:
             got=f"{samples} samples in stage {stage.spec.name}",
             fix="use fewer processes, or a larger method.settings.batch",
         )
+    if context.config.training.sharded:
+        check_shardable(stage, processes)
 
 
 def _start(context: StepContext, spec: StageSpec) -> Layers:

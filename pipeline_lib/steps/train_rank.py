@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline_lib.errors import StopRequested
 from pipeline_lib.processes.protocol import Emit, StopFlag
 from pipeline_lib.processes.serve import serve
 from pipeline_lib.steps.other_ranks import GRACE_SECONDS, READY, VERB, RankJob
@@ -17,6 +18,7 @@ from pipeline_lib.storage import ArtifactStore
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.loop import run_stage
 from pipeline_lib.training.ranks import PeerLostError, Ranks, joined
+from pipeline_lib.training.sharding import shard
 
 
 def main() -> None:
@@ -45,12 +47,18 @@ def train_share(payload: dict[str, Any], emit: Emit, stop: StopFlag) -> dict[str
     emit({"event": READY})
     ranks = Ranks(job.rank, job.count)
     try:
-        with joined(ranks, job.meeting, context.base.device):
+        with joined(ranks, job.meeting, context.base.device, lambda: _leave_if_asked(stop)):
+            ranks = shard(stage, ranks) if job.sharded else ranks
             checkpoints = Checkpoints(job.work, job.config.training.checkpoint_every)
             run_stage(stage, checkpoints, on_step=lambda _record: None, stop=stop, ranks=ranks)
     except PeerLostError:
         return {}
     return {}
+
+
+def _leave_if_asked(stop: StopFlag) -> None:
+    if stop():
+        raise StopRequested("stopped while the other processes were starting")
 
 
 if __name__ == "__main__":

@@ -47,28 +47,15 @@ class WeightlessFolder(PipelineFolder):
 
     def load(self, part: str, **options: Any) -> Any:
         """A network in the dtype asked for; tokenizers and schedulers are read."""
-        kind = self.class_of(part)
-        if not issubclass(kind, nn.Module):
+        if not issubclass(self.class_of(part), nn.Module):
             with torch._C.DisableTorchFunction():  # a scheduler's tables have values, also inside `without_values`
                 return super().load(part, **options)
-        config = self.config(part)
         with torch.device("meta"):
-            network = (
-                kind.from_config(config) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(config))
-            )
+            network = self.unread(part, options.get("torch_dtype") or options["dtype"])
         for name, count in self._depth.items() if part.startswith("transformer") else ():
             del network.get_submodule(name)[count:]
-        _cast(network, options.get("torch_dtype") or options["dtype"])
         self.networks[part] = network
         return network
-
-
-def _cast(network: Any, dtype: torch.dtype) -> None:
-    """As diffusers' `load_model_dict_into_meta`: what a class keeps in float32 stays so."""
-    wide = set(getattr(network, "_keep_in_fp32_modules", None) or ()) if hasattr(network, "from_config") else set()
-    for name, parameter in network.named_parameters():
-        if parameter.is_floating_point() and not wide & set(name.split(".")):
-            parameter.data = parameter.data.to(dtype)
 
 
 def stored_bytes(network: nn.Module) -> int:

@@ -61,8 +61,6 @@ def weightless_stage(base: BaseModel, spec: FamilySpec, planned: StageSpec) -> S
     text = TextBank(("",), 1, text_of(spec.name, denoiser, text_rows(spec.name, padded=False)), {}, (PROMPT_TOKENS,))
     shape = spec.latent_shape(1 if planned.data == "frames" else None)
     latents = LatentSet(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long))
-    sees = settings.get("self_conditioning", "auto")
-    estimates = sees == "on" or (sees == "auto" and spec.self_conditioned)
     return Stage(
         spec=planned,
         base=base,
@@ -79,7 +77,9 @@ def weightless_stage(base: BaseModel, spec: FamilySpec, planned: StageSpec) -> S
         ),
         micro_batch=1,
         seed=0,
-        self_conditioning=SelfConditioning.zero(denoiser, spec.patch_embedding) if estimates else None,
+        self_conditioning=SelfConditioning.zero(denoiser, spec.patch_embedding)
+        if sees_estimates(planned, spec)
+        else None,
     )
 
 
@@ -115,6 +115,12 @@ def resident(stage: Stage) -> list[Tensor]:
 def step_samples(planned: StageSpec) -> int:
     """Samples of one step of a stage, those of the prior included."""
     return int(planned.settings.get("batch", 1)) * (2 if planned.settings.get("prior_weight") else 1)
+
+
+def sees_estimates(planned: StageSpec, spec: FamilySpec) -> bool:
+    """Whether a stage trains with self-conditioning."""
+    choice = planned.settings.get("self_conditioning", "auto")
+    return choice == "on" or (choice == "auto" and spec.self_conditioned)
 
 
 def _sources(planned: StageSpec, latents: LatentSet, text: TextBank) -> tuple[SourceDraw, ...]:

@@ -12,6 +12,7 @@ from pipeline_lib.tracking import names
 from pipeline_lib.tracking.connection import Connection, quotable
 
 CANDIDATE = "candidate"
+CONCEPT_TAG = "mannerism.concept"
 _CONTENT_TAG = "mannerism.content"
 
 
@@ -88,6 +89,7 @@ def register(connection: Connection, model_id: str, name: str) -> str:
         versions = [version for version in known if version.source == source]
         # Not the client's create_model_version: only this one links the model to its version.
         version = versions[0] if versions else mlflow.register_model(source, registered)
+        client.set_registered_model_tag(registered, CONCEPT_TAG, name)
         client.set_registered_model_alias(registered, CANDIDATE, version.version)
     return str(version.version)
 

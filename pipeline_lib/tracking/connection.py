@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 from filelock import FileLock
@@ -22,6 +24,9 @@ from pipeline_lib.tracking.tracker import DIGEST_TAG
 # "host pid start": who writes a run; a run left open by a process that is gone can be told by it.
 WRITER_TAG = "mannerism.writer"
 STAGE_TAG = "mannerism.stage"
+PAGES_VARIABLE = "MANNERISM_MLFLOW_UI"
+# What flows/environment.py sets for every command and worker: where all runs of a service meet.
+_STATE_VARIABLE, _STATE_DEFAULT = "MANNERISM_STATE", "mannerism_state"
 _SQLITE = "sqlite:////"
 # No usage statistics, no code from models, nothing on standard output (a command may print JSON there).
 _QUIET = {
@@ -43,7 +48,7 @@ class Connection:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other process of this machine looks up and opens runs in the same database meanwhile."""
+        """No other process with the same database or state folder looks something up and writes it meanwhile."""
         with database_lock(self.uri):
             yield
 
@@ -99,13 +104,33 @@ def connect(uri: str, experiment: str, artifact_location: str | Path) -> Connect
         return Connection(client, uri, _experiment_id(client, experiment, artifact_location))
 
 
+def page_address(uri: str) -> str:
+    """Where people open a server's pages: `MANNERISM_MLFLOW_UI`, else the uri without a name and a password in it.
+
+    A container knows the server by a name that no browser outside reaches.
+
+    Args:
+        uri: the server's http address, as the client uses it.
+
+    Returns:
+        An http address without a slash at its end.
+    """
+    shown = os.environ.get(PAGES_VARIABLE) or uri
+    parts = urlsplit(shown)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
 @contextmanager
 def database_lock(uri: str) -> Iterator[None]:
-    """Held by one process per SQLite file; a server needs none."""
-    if not uri.startswith(_SQLITE):
-        yield
-        return
-    path = _database(uri)
+    """Held by one process per SQLite file, or per server among those that share a state folder.
+
+    A server takes single requests; to look and then to write, as for a run's number or a champion, are several.
+    """
+    if uri.startswith(_SQLITE):
+        path = _database(uri)
+    else:
+        state = Path(os.environ.get(_STATE_VARIABLE) or _STATE_DEFAULT).expanduser()
+        path = state / "mlflow" / f"server-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
         yield

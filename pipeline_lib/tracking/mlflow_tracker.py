@@ -18,6 +18,7 @@ from pipeline_lib.tracking.connection import (
     WRITER_TAG,
     close_dangling,
     connect,
+    page_address,
     quotable,
     writer,
 )
@@ -65,7 +66,8 @@ class MlflowTracker:
         """See the contract."""
         if not self._run_id or not self._connection.uri.startswith("http"):
             return ""
-        return f"{self._connection.uri}/#/experiments/{self._connection.experiment_id}/runs/{self._run_id}"
+        pages = page_address(self._connection.uri)
+        return f"{pages}/#/experiments/{self._connection.experiment_id}/runs/{self._run_id}"
 
     def find_run(self, digest: str) -> str:
         """See the contract."""
@@ -148,6 +150,11 @@ class MlflowTracker:
         if register:
             concept_models.register(self._connection, model_id, name)
         return f"models:/{model_id}"
+
+    def link(self, runs: Sequence[str], tag: str, value: str) -> None:
+        """See the contract."""
+        for run_id in runs:
+            self._connection.client.set_tag(run_id, tag, value)
 
     def end(self, status: RunStatus = "FINISHED") -> None:
         """See the contract."""

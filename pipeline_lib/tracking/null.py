@@ -47,5 +47,8 @@ class NullTracker:
         """No model."""
         return ""
 
+    def link(self, runs: Sequence[str], tag: str, value: str) -> None:
+        """Nothing."""
+
     def end(self, status: RunStatus = "FINISHED") -> None:
         """Nothing."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipeline_lib.errors import StopRequested
 from pipeline_lib.records import ClipRecord
 
+log = logging.getLogger(__name__)
+
 DIGEST_TAG = "mannerism.digest"
-RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]  # the last: it waits for a person, and goes on
 Metric = tuple[str, float, int]
 
 
@@ -107,6 +111,33 @@ class Tracker(Protocol):
         """
         ...
 
+    def link(self, runs: Sequence[str], tag: str, value: str) -> None:
+        """Writes a tag on other runs, so that they are found from this one."""
+        ...
+
     def end(self, status: RunStatus = "FINISHED") -> None:
         """Writes what is gathered and closes the run."""
         ...
+
+
+@contextmanager
+def ended(tracker: Tracker) -> Iterator[None]:
+    """Ends a tracker's run, if it has one by then, with what came of the block.
+
+    Args:
+        tracker: whose run is opened in the block.
+
+    Yields:
+        None: once.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if tracker.run_id:
+            try:
+                tracker.end(status_after(error))
+            except Exception:  # must not hide what went wrong before
+                log.exception("the run %s stays open", tracker.run_id)
+        raise
+    if tracker.run_id:
+        tracker.end()

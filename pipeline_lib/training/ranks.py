@@ -12,12 +12,13 @@ The group is torch's own: accelerate keeps one state for a process's life, and a
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -27,6 +28,7 @@ from pipeline_lib.errors import WorkerError
 
 PATIENCE = timedelta(hours=1)
 """How long the others wait while the first process validates or makes a preview; a death is noticed at once."""
+_LOOK_SECONDS = 0.05
 
 _Item = TypeVar("_Item")
 
@@ -109,22 +111,27 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(ranks: Ranks, meeting: Path, device: torch.device) -> Iterator[None]:
+def joined(
+    ranks: Ranks, meeting: Path, device: torch.device, while_waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """This process as a member of the group, inside.
 
     Args:
         ranks: which one it is.
         meeting: a file on this machine that is not there yet, the same for all; no port is opened for the meeting.
         device: where it computes: GPUs talk over NCCL, hosts over Gloo and the loopback interface.
+        while_waiting: called again and again until all have come; raises when that is in vain. torch's own meeting
+            would not look up before :data:`PATIENCE` is over.
 
     Raises:
-        PeerLostError: the others did not come.
+        PeerLostError: another process is gone, also where a base in parts is fetched in the midst of a pass.
     """
     from accelerate.utils import patch_environment
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     store = torch.distributed.FileStore(str(meeting), ranks.count)  # type: ignore[attr-defined]
+    _meet(store, ranks, while_waiting)
     with patch_environment(gloo_socket_ifname=loopback):
         _or_lost(
             lambda: torch.distributed.init_process_group(
@@ -133,8 +140,20 @@ def joined(ranks: Ranks, meeting: Path, device: torch.device) -> Iterator[None]:
         )
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            raise _lost(error) from error
+        raise
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _meet(store: Any, ranks: Ranks, while_waiting: Callable[[], None]) -> None:
+    """Waits until all are here, ready to be joined without waiting."""
+    store.set(f"came {ranks.rank}", "")
+    while not store.check([f"came {rank}" for rank in range(ranks.count)]):
+        while_waiting()
+        time.sleep(_LOOK_SECONDS)
 
 
 def _added(values: Tensor) -> Tensor:
@@ -146,4 +165,8 @@ def _or_lost(exchange: Callable[[], object]) -> None:
     try:
         exchange()
     except RuntimeError as error:  # torch.distributed's own errors, and Gloo's plain ones
-        raise PeerLostError(f"another process of the stage is gone: {str(error).splitlines()[0]}") from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> PeerLostError:
+    return PeerLostError(f"another process of the stage is gone: {str(error).splitlines()[0]}")

@@ -4,49 +4,78 @@ For a base whose weights fit on a device, but not beside the activations of trai
 while it samples. Each block is gathered from all processes when it computes, and dropped afterwards. The adapter stays
 whole everywhere, since its few parameters learn, and its gradients are added up as those of any stage are.
 
-No setting of a run reaches this yet: whoever uses the library shards a stage by hand.
+The setting is `training.sharded`; a run opens the base anew after each such stage.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import ConfigError
 from pipeline_lib.training.ranks import Ranks
 from pipeline_lib.training.stage import Stage
+
+
+def check_shardable(stage: Stage, count: int) -> None:
+    """Sees that all processes will call the denoiser alike, each call being an exchange.
+
+    Args:
+        stage: built.
+        count: of processes.
+
+    Raises:
+        ConfigError: they would not; says what to change.
+    """
+    samples = sum(source.count for source in stage.sources)
+    if samples % count:
+        raise ConfigError(
+            f"training.sharded: each of {count} processes needs as many samples of a step",
+            got=f"{samples} samples in stage {stage.spec.name}",
+            fix="change method.settings.batch or training.processes",
+        )
+    if len(stage.base.experts()) > 1:
+        raise ConfigError(
+            "training.sharded: a base with two experts cannot be shared out: which one is called depends on the sample",
+            fix="leave it out, or use training.storage or training.gradient_checkpointing to save memory",
+        )
+    if stage.self_conditioning is not None:
+        raise ConfigError(
+            "training.sharded: with self-conditioning the samples are not called alike",
+            fix="set method.settings.self_conditioning to off, or leave training.sharded out",
+        )
 
 
 def shard(stage: Stage, ranks: Ranks) -> Ranks:
     """Leaves each process of a joined group its part of the base's weights; for good, so the base is opened anew later.
 
-    All processes must call the denoiser alike, each call being an exchange: that is checked here.
-
     Args:
-        stage: built in all of them.
+        stage: built in all of them; see :func:`check_shardable`.
         ranks: this one's place.
 
     Returns:
         The place, of processes that keep in step.
 
     Raises:
-        InputError: the stage's processes would not call the denoiser alike.
+        ConfigError: the stage's processes would not call the denoiser alike, or torch cannot divide its weights.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    samples = sum(source.count for source in stage.sources)
-    if samples % ranks.count:
-        raise InputError(
-            f"a sharded base needs as many samples in each of {ranks.count} processes", got=f"{samples} samples a step"
-        )
-    if len(stage.base.experts()) > 1 or stage.self_conditioning is not None:
-        raise InputError("a base with two experts, or with self-conditioning, cannot be sharded: its calls vary")
-    mesh = init_device_mesh(stage.base.device.type, (ranks.count,))
+    check_shardable(stage, ranks.count)
     kept = _of_adapter(stage)
     ((_, denoiser),) = stage.base.experts()
-    for module in (*stage.base.blocks(), denoiser):
-        # Said for the outermost module's own weights: they would stay gathered after a forward without a backward.
-        fully_shard(module, mesh=mesh, ignored_params=kept, reshard_after_forward=True)
+    try:
+        mesh = init_device_mesh(stage.base.device.type, (ranks.count,))
+        for module in (*stage.base.blocks(), denoiser):
+            # Said for the outermost module's own weights: they would stay gathered after a forward without a backward.
+            fully_shard(module, mesh=mesh, ignored_params=kept, reshard_after_forward=True)
+    except (RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "gloo" in str(error):
+            raise  # known elsewhere: too little memory, and a process that is gone
+        raise ConfigError(
+            "training.sharded: torch cannot divide the weights of this base", got=str(error), fix="leave it out"
+        ) from error
     return Ranks(ranks.rank, ranks.count, in_step=True)
 
 

@@ -30,6 +30,12 @@ __all__ = ["state"]
 PHRASE = "running"
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's arithmetic as this process's own: bits are compared."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture
 def concept(tiny_folder: Path, tmp_path: Path) -> Path:
     """A concept with learned words and no motion of its own."""

@@ -62,3 +62,32 @@ def test_generate_takes_a_lora_and_misses_one(state: Path, concept: Path, tiny_f
     assert words in " ".join(missed.errors.split()) and "--lora FILE:STRENGTH" in missed.errors
     exported = command("export", str(concept), "--out", str(tmp_path / "x.safetensors"))
     assert words in " ".join(exported.errors.split())
+
+
+def test_loras_tells_what_files_are_and_whether_they_fit(state: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    ours, other = lora_file(load_base(str(tiny_folder)), tmp_path / "ours.safetensors"), tmp_path / "other.safetensors"
+    pair = {"lora_A.weight": torch.ones(2, 24), "lora_B.weight": torch.ones(24, 2)}
+    save_tensors(other, {f"diffusion_model.double_blocks.0.img_attn_qkv.{end}": value for end, value in pair.items()})
+    ended = command("loras", str(ours), str(other), "--base", str(tiny_folder), "--json")
+    assert ended.code == 0, ended.errors
+    first, second = json.loads(ended.output)["loras"]
+    assert (first["file"], first["family"], first["fits"], first["why_not"]) == (str(ours), "wan", True, "")
+    assert (second["ranks"], second["fits"]) == ([2], False)
+    assert "as in hunyuan or flux" in second["why_not"]
+    told = command("loras", str(ours), "--base", str(tiny_folder)).output
+    assert "family           wan" in told and told.splitlines()[-1].endswith(" yes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["old.pt"], "old.pt is a pickle"),
+        (["missing.safetensors"], "there is no LoRA file at"),
+        (["{file}", "--base", "org/name"], "org/name is a hub id; fetch it, then give its folder"),
+    ],
+)
+def test_loras_refuses_in_one_line(
+    state: Path, tiny_folder: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    file = lora_file(load_base(str(tiny_folder)), tmp_path / "x.safetensors")
+    check_refused(command("loras", *(text.format(file=file) for text in arguments)), state, said)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.drops.inbox import FolderInbox
+from pipeline_lib.drops.folder_inbox import FolderInbox
 from pipeline_lib.drops.intake import Intake, Outcome
 from pipeline_lib.drops.ledger import Ledger
 from pipeline_lib.run_config import RunConfig
@@ -25,14 +25,14 @@ class MemoryDispatcher:
 
     def submit(self, key: str, config: RunConfig) -> str:
         if not self.reachable:
-            raise ConnectionError("nobody there")
+            raise ConnectionError("the server cannot be reached")
         self.configs.setdefault(f"run-{key}", config)
         return f"run-{key}"
 
     def outcomes(self, runs: Sequence[str]) -> Mapping[str, Outcome]:
         if not self.reachable:
-            raise ConnectionError("nobody there")
-        return {run: self.states[run] for run in runs if run in self.states}
+            raise ConnectionError("the server cannot be reached")
+        return {run: self.states.get(run, Outcome()) for run in runs if run in self.configs}
 
 
 @dataclass

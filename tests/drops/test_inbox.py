@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.drops.concept_file import ConceptFile, schema
-from pipeline_lib.drops.inbox import FolderInbox, digest_of
+from pipeline_lib.drops.drop import digest_of
+from pipeline_lib.drops.folder_inbox import FolderInbox
 from pipeline_lib.drops.ledger import Ledger
 from tests.drops.conftest import Service
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline_lib.errors import StopRequested
 from pipeline_lib.methods.method import StageInputs
@@ -165,6 +166,21 @@ def test_recomputation_and_swapped_blocks_give_the_same_gradients(stage: Stage) 
     for name, value in expected.items():
         torch.testing.assert_close(recomputed[name], value, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_that_is_kept_is_the_same_bits_and_is_not_computed_again(stage: Stage) -> None:
+    found, flops, attention = [], [], []
+    for recomputed, kept in ((False, False), (True, False), (True, True)):
+        stage.base.set_gradient_checkpointing(recomputed, keep_attention=kept)
+        with FlopCounterMode(display=False) as counter:
+            found.append(gradients(stage))
+        flops.append(counter.get_total_flops())
+        counts = counter.get_flop_counts()["Global"]
+        attention.append(sum(n for name, n in counts.items() if "attention" in str(name) and "back" not in str(name)))
+    plain, recomputed_all, kept_attention = attention  # that outside of the blocks is never computed again
+    assert 0 < plain == kept_attention < recomputed_all
+    assert flops[1] - flops[2] == recomputed_all - plain
+    assert all(torch.equal(found[2][name], value) for name, value in found[1].items())
 
 
 def stored(base: BaseModel) -> int:

@@ -34,7 +34,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateFolder]:
         prepare_environment(folder, quiet=True)
         from prefect.testing.utilities import prefect_test_harness
 
-        with prefect_test_harness(server_startup_timeout=120):
+        with prefect_test_harness(server_startup_timeout=600):
             yield folder
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from deployments.check import checked_deployments
+from deployments.apply import LIGHT_POOL, POOL
+from deployments.check import checked_deployments, declared_deployments
+from flows.environment import HEARTBEAT_SECONDS
+from flows.ingest import DEPLOYMENT as DROPS
 from flows.personalize import personalize
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.registry import choose_method
@@ -18,33 +21,65 @@ deployments:
   - name: test
     entrypoint: {entrypoint}
     parameters: {parameters}
+    schedules: {schedules}
+    triggers: {triggers}
 """
+PERSONALIZE = "flows.personalize.personalize"
 
 
 def test_every_deployment_imports_and_its_parameters_fit() -> None:
     deployments = checked_deployments(REPOSITORY / "prefect.yaml")
-    assert set(deployments) == {"set-and-sequence-pocket"}
-    for parameters in deployments.values():
-        assert choose_method(parameters["config"]).preset == "pocket"
+    assert DROPS.partition("/")[2] in deployments
+    configs = {name: values["config"] for name, values in deployments.items() if "config" in values}
+    for name, config in configs.items():
+        assert choose_method(config).method.name == config.method.name
+        assert choose_method(config).preset == ("pocket" if config.base.source == "pocket" else "portable"), name
+
+
+def test_what_every_deployment_shares() -> None:
+    from prefect import settings
+
+    for item in declared_deployments(REPOSITORY / "prefect.yaml"):
+        assert item["work_pool"]["name"] in {POOL, LIGHT_POOL}
+        assert item["description"]
+        assert "mannerism" in item["tags"]
+        assert item["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+        environment = item["work_pool"]["job_variables"]["env"]
+        assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)
+        assert environment["DO_NOT_TRACK"] == "true"
+        assert all(hasattr(settings, name) for name in environment if name.startswith("PREFECT_"))
+        for schedule in item.get("schedules", []):
+            assert schedule["active"] is False, "people switch schedules on, not the file"
 
 
 @pytest.mark.parametrize(
-    ("entrypoint", "parameters", "said"),
+    ("changed", "said"),
     [
-        ("flows/nothing.py:personalize", "{}", "there is no flows/nothing.py"),
-        ("flows/personalize.py:caption", "{}", "is not a flow"),
-        ("flows/personalize.py:personalize", "{config: {sed: 1}}", "sed"),
-        ("flows/personalize.py:personalize", "{config: {seed: dog}}", "seed"),
-        ("flows/personalize.py:personalize", "{confg: {}}", "confg"),
+        ({"entrypoint": "flows.nothing.personalize"}, "No module named"),
+        ({"entrypoint": "flows.personalize.caption"}, "is not a flow"),
+        ({"parameters": "{config: {sed: 1}}"}, "sed"),
+        ({"parameters": "{config: {seed: dog}}"}, "seed"),
+        ({"parameters": "{confg: {}}"}, "confg"),
+        ({"schedules": "[{cron: '0 2 * * *', timezone: UTC}]"}, "slug"),
+        ({"schedules": "[{cron: '0 2 * *', timezone: UTC, slug: nightly}]"}, "nightly"),
+        ({"schedules": "[{cron: '0 2 * * *', timezone: Utopia/Amaurot, slug: nightly}]"}, "nightly"),
+        ({"triggers": "[{type: event, expect: [a.b]}]"}, "has no name"),
+        ({"triggers": "[{type: event, expect: [a.b], name: odd, threshold: many}]"}, "trigger odd"),
     ],
 )
-def test_a_wrong_deployment_is_told(tmp_path: Path, entrypoint: str, parameters: str, said: str) -> None:
-    (tmp_path / "flows").mkdir()
-    (tmp_path / "flows" / "personalize.py").touch()
+def test_a_wrong_deployment_is_told(tmp_path: Path, changed: dict[str, str], said: str) -> None:
     path = tmp_path / "prefect.yaml"
-    path.write_text(DEPLOYMENT.format(entrypoint=entrypoint, parameters=parameters))
+    right = {"entrypoint": PERSONALIZE, "parameters": "{}", "schedules": "[]", "triggers": "[]"}
+    path.write_text(DEPLOYMENT.format(**right))
+    assert set(checked_deployments(path)) == {"test"}
+    path.write_text(DEPLOYMENT.format(**{**right, **changed}))
     with pytest.raises(ConfigError, match=said):
         checked_deployments(path)
+
+
+def test_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a clone of the project"):
+        checked_deployments(tmp_path / "prefect.yaml")
 
 
 def depth_of(schema: dict[str, Any], definitions: dict[str, Any]) -> int:

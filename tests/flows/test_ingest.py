@@ -9,7 +9,10 @@ from filelock import FileLock
 
 from flows.cli.watch import drops_template
 from flows.ingest import LOCK_FILE, outcome_of, watch_inbox
+from flows.services import Ports, watcher
+from pipeline_lib.drops.heartbeat import Heartbeat
 from pipeline_lib.drops.intake import Outcome
+from pipeline_lib.drops.places import drops_home
 from pipeline_lib.errors import ConfigError, InputError, MediaError, ResourceError
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.state import StateFolder
@@ -46,7 +49,7 @@ def test_a_cancelled_run_gives_its_drop_back_and_a_crashed_one_keeps_it() -> Non
 
 def test_an_inbox_has_one_watcher(tmp_path: Path) -> None:
     with FileLock(tmp_path / LOCK_FILE), pytest.raises(ConfigError, match="watched already"):
-        watch_inbox(tmp_path, RunConfig(), print)
+        watch_inbox(str(tmp_path), tmp_path, RunConfig(), print)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,18 @@ def test_a_config_that_no_drop_could_use_is_told_before_drops_are_refused_for_it
     file.write_text(said)
     with pytest.raises(InputError):
         drops_template(str(file))
+
+
+def test_a_watcher_is_ready_by_its_own_sign_of_life_and_not_a_dead_one_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANNERISM_STATE", str(tmp_path / "state"))
+    for place in (str(tmp_path / "mine"), "s3://bucket/team"):
+        home = drops_home(place, StateFolder.open())
+        home.mkdir(parents=True)
+        Heartbeat(home).beat()
+        service = watcher(Ports(), place)
+        assert not service.ready()
+        Heartbeat(home).beat()
+        assert service.ready()
+        assert place in service.command

@@ -199,4 +199,5 @@ def test_prune_keeps_what_a_run_shows(command_run: CommandRun) -> None:
     code, output, _ = command(["prune", "--older-than-days", "0", "--dry-run", "--json"])
     kinds = {item["kind"] for item in json.loads(output)["pruned"] if item["place"] == "artifacts"}
     assert code == 0
-    assert kinds - {"masks"} == {"latents", "prior", "prior-clips"}, "masks only where a masked run came before"
+    # Masks and videos only where a masked run, or `generate`, came before.
+    assert kinds - {"masks", "videos"} == {"latents", "prior", "prior-clips"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from copy import copy
@@ -89,8 +90,9 @@ def test_a_second_interrupt_ends_the_wait_and_the_run_is_stopped(session: RunSes
     end = time.monotonic() + 60
     while not session._worker.pid and time.monotonic() < end:
         time.sleep(0.01)
+    os.kill(session._worker.pid, signal.SIGSTOP)  # one that does not go when it is asked
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)  # the worker still imports torch then
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
             session.close(KeyboardInterrupt())
@@ -101,6 +103,16 @@ def test_a_second_interrupt_ends_the_wait_and_the_run_is_stopped(session: RunSes
     record = session.folder.record()
     assert record is not None
     assert record.status == "stopped"
+
+
+def test_a_run_that_waits_for_a_person_has_no_worker_and_says_so(session: RunSession) -> None:
+    session.start()
+    session.rest("waits for the review of its samples")
+    assert session._worker.pid == 0
+    session.close(ValueError("what comes of the suspension"))
+    record = session.folder.record()
+    assert record is not None
+    assert (record.status, record.error) == ("stopped", "waits for the review of its samples")
 
 
 def test_a_stage_that_fails_is_no_longer_running(tmp_path: Path) -> None:

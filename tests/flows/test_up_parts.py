@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from flows.environment import UP_FILE, UP_LOCK, join_servers
-from flows.services import Ports, mlflow_server
+from flows.services import Ports, mlflow_server, prefect_server, with_driver
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.steps.state import TRACKING_VARIABLE, StateFolder
 
@@ -68,6 +68,17 @@ def test_a_taken_port_is_named_with_its_option() -> None:
 
 
 def test_a_database_password_is_on_no_command_line(up_state: StateFolder) -> None:
-    service = mlflow_server(Ports(), up_state, "postgresql://user:secret@host/mlflow")
-    assert not any("secret" in word for word in service.command)
-    assert "secret" in service.environment["MLFLOW_BACKEND_STORE_URI"]
+    address = "postgresql://user:secret@host/name"
+    mlflow, prefect = mlflow_server(Ports(), up_state, address), prefect_server(Ports(), address)
+    assert not any("secret" in word for service in (mlflow, prefect) for word in service.command)
+    assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://user:secret@host/name"
+    name = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+    assert prefect.environment[name] == "postgresql+asyncpg://user:secret@host/name"
+
+
+def test_an_address_gets_its_driver_where_it_names_none() -> None:
+    assert with_driver("postgres://host/name", "asyncpg") == "postgresql+asyncpg://host/name"
+    for complete in ("postgresql+psycopg2://host/name", "sqlite:////state/mlflow.db"):
+        assert with_driver(complete, "psycopg") == complete
+    with pytest.raises(ConfigError, match=r"needs no_such_driver.*\[postgres\]"):
+        with_driver("postgresql://host/name", "no_such_driver")

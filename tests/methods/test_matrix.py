@@ -15,7 +15,8 @@ from pipeline_lib.methods.settings import settings_from
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.registry import choose_settings
-from pipeline_lib.run_config import MethodSection, RunConfig
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.sections import MethodSection
 from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.loop import run_stage
 

@@ -7,6 +7,7 @@ import torch
 
 from pipeline_lib.errors import InputError, PipelineError
 from pipeline_lib.models.adapter import Adapter, AdapterSettings
+from pipeline_lib.models.coefficients import products_dtype
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LayerFactors, LoraTriple
 
@@ -169,3 +170,42 @@ def test_other_files_are_refused_by_name(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         LoraTriple.load(path)
+
+
+def gradients_of(folder, dtype, products, basis):
+    """Of every factor, and what the first layer's two products came out in."""
+    base = load_base(str(folder), dtype=dtype)
+    adapter = Adapter.attach(base.transformer, settings(base, basis=basis), seed=0)
+    randomise(adapter)
+    adapter.compute_in(products)
+    layer, seen = base.blocks()[0].attn1.to_q, []
+    for side in (layer.lora_A, layer.lora_B):
+        side["concept"].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    draw = torch.Generator().manual_seed(0)
+    noisy, target = torch.randn(2, 2, 16, 2, 4, 4, generator=draw)
+    velocity = base.velocity(noisy, torch.tensor([0.3, 0.8]), base.encode_text(["a red dog", "a cat on the beach"]))
+    (velocity.float() - target).square().mean().backward()
+    live = [factor for kind in ("basis", "coefficients") for factor in adapter.factors(kind).values()]
+    assert {factor.dtype for factor in live} == {factor.grad.dtype for factor in live} == {torch.float32}
+    stored = adapter.triple()
+    adapter.detach()
+    assert not any("lora" in name or "parametrizations" in name for name, _ in base.transformer.named_parameters())
+    return torch.cat([factor.grad.flatten() for factor in live]), set(seen), stored
+
+
+@pytest.mark.parametrize("basis", ["output", "input"])
+def test_products_in_half_precision_cost_no_more_than_the_base_in_it_does(tiny_folder, basis):
+    exact, _, _ = gradients_of(tiny_folder, torch.float32, torch.float32, basis)
+    wide, seen_wide, stored = gradients_of(tiny_folder, torch.bfloat16, torch.float32, basis)
+    narrow, seen_narrow, as_stored = gradients_of(tiny_folder, torch.bfloat16, torch.bfloat16, basis)
+    assert (seen_wide, seen_narrow) == ({torch.float32}, {torch.bfloat16})
+    assert not torch.equal(wide, narrow)
+    assert (narrow - exact).norm() < 1.5 * (wide - exact).norm() < 0.1 * exact.norm()
+    for path, factors in stored.layers.items():
+        assert torch.equal(factors.basis, as_stored.layers[path].basis)
+        assert torch.equal(factors.coefficients, as_stored.layers[path].coefficients)
+
+
+def test_only_a_gpu_multiplies_in_half_precision():
+    assert products_dtype(torch.device("cpu"), torch.bfloat16) == torch.float32
+    assert products_dtype(torch.device("cuda", 1), torch.bfloat16) == torch.bfloat16

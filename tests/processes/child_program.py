@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import subprocess
@@ -92,10 +93,15 @@ def store(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
     return ArtifactStore(Path(payload["root"])).build("latents", "key", make).ref.model_dump()
 
 
+def linger(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
+    atexit.register(time.sleep, 600)
+    return {}
+
+
 def modules(payload: Payload, emit: Emit, stop: StopFlag) -> Payload:
     return {"modules": sorted({name.partition(".")[0] for name in sys.modules})}
 
 
 if __name__ == "__main__":
-    handlers = (echo, chat, train, fail, hang, fork, die, store, modules)
+    handlers = (echo, chat, train, fail, hang, fork, die, store, linger, modules)
     serve({handler.__name__: handler for handler in handlers}, grace_seconds=float(os.environ.get("GRACE", "60")))

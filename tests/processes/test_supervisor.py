@@ -103,6 +103,37 @@ def test_who_does_not_listen_is_killed(told: Told, tmp_path: Path) -> None:
     assert gone(pid)
 
 
+def test_services_that_are_launched_together_are_waited_for_together(told: Told, tmp_path: Path) -> None:
+    notes = [tmp_path / "one", tmp_path / "two"]
+    code = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
+    services = [Service(note.name, program(code, str(note)), ready=note.exists) for note in notes]
+    told.supervisor.launch(*services, Service("never", program(SLEEPS), ready=lambda: False))
+    told.supervisor.wait("one", "two")
+    assert all(note.exists() for note in notes)
+    assert told.supervisor.pids().keys() == {"one", "two", "never"}
+
+
+def test_a_log_is_bounded_and_goes_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor(tmp_path, lines.append, grace_seconds=3, log_bytes=20_000)
+    talks = "import time\nfor number in range(10**9): print(number, 'x' * 90, flush=True); time.sleep(0.001)"
+    log, older = tmp_path / "talker.log", tmp_path / "talker.log.1"
+    try:
+        supervisor.start(Service("talker", program(talks)))
+        supervisor.watch(older.exists)
+        first = older.read_text().splitlines()
+        supervisor.watch(lambda: older.read_text().splitlines()[:1] != first[:1])
+    finally:
+        supervisor.close()
+    assert not lines, "nothing died"
+    assert log.stat().st_size < 200_000
+    assert first[0].startswith("0 x")
+    last = log.read_text().splitlines()[-1]
+    assert last.endswith("x")
+    assert int(last.split()[0]) > int(first[-1].split()[0])
+    assert "\0" not in log.read_text(), "a hole where the emptied file was"
+
+
 @pytest.mark.parametrize(("code", "said"), [("raise SystemExit(4)", "exit code 4"), (SLEEPS, "not ready after 1 s")])
 def test_a_service_that_is_never_ready_is_one_clear_error(told: Told, code: str, said: str) -> None:
     with pytest.raises(ResourceError, match=said) as raised:

@@ -213,6 +213,36 @@ def test_closing_a_hanging_child_kills_its_group(tmp_path: Path) -> None:
     assert eventually(lambda: all(gone(pid) for pid in seen))
 
 
+def test_closing_an_idle_child_does_not_wait_for_its_interpreter_to_tidy_up(tmp_path: Path) -> None:
+    worker = WorkerChild(COMMAND, log_path=tmp_path / "log", grace_seconds=60)
+    worker.request("linger", {}, ignore)
+    pid, started = worker.pid, time.monotonic()
+    worker.close()
+    assert time.monotonic() - started < 20
+    assert gone(pid)
+
+
+def test_closing_a_child_that_does_not_listen_yet_does_not_wait(tmp_path: Path) -> None:
+    importing = [sys.executable, "-c", "import sys, time; sys.stderr.write('importing'); time.sleep(600)"]
+    worker = WorkerChild(importing, log_path=tmp_path / "log", grace_seconds=60)
+    failures: list[BaseException] = []
+
+    def request() -> None:
+        try:
+            worker.request("echo", {}, ignore)
+        except WorkerError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    assert eventually(lambda: (tmp_path / "log").exists() and "importing" in (tmp_path / "log").read_text(), 60)
+    started = time.monotonic()
+    worker.close()
+    thread.join(20)
+    assert time.monotonic() - started < 20
+    assert len(failures) == 1
+
+
 def test_terminated_child_checkpoints(worker: WorkerChild, tmp_path: Path) -> None:
     def terminate(event: dict[str, Any]) -> None:
         if event["step"] == 3:

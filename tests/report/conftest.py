@@ -19,7 +19,7 @@ from pipeline_lib.records import (
     StageSpec,
     StepRecord,
 )
-from pipeline_lib.report import ReportClip, ReportInputs, ReportSample, ReportStage
+from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample, ReportStage
 
 FPS = 8.0
 PROMPTS = (("reconstruction", "a {subject} glides"), ("global", "a {subject} glides, at night"))
@@ -94,10 +94,10 @@ def three_steps() -> tuple[StepRecord, ...]:
 @pytest.fixture
 def make_inputs(media: Path, scores: tuple[ScoredSample, ...]) -> Callable[..., ReportInputs]:
     def make(text: str = "plain words", **changes: object) -> ReportInputs:
-        """Inputs in which every text that a person or a model may write is `text`."""
+        """Inputs in which every text that a person or a model may write is `text`; a concept's name may be no such."""
         caption = Caption(class_noun=text, static=text, motion=text)
         concept = ConceptRecord(
-            name=text,
+            name=text if text.replace(" ", "").isalnum() else "wolf",
             method="set_and_sequence",
             base="pocket",
             base_digest="b" * 64,

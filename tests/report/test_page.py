@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
-from pipeline_lib.report import ReportInputs, ReportStage, write_report
-from pipeline_lib.report.page import render
+from pipeline_lib.report.inputs import ReportInputs, ReportStage
+from pipeline_lib.report.page import render, write_report
 from pipeline_lib.report.view import prompt_cards
 
 Make = Callable[..., ReportInputs]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.models.families import family_named
-from pipeline_lib.report import ReportInputs
 from pipeline_lib.report.charts import IntervalMark, Series, interval_chart, line_chart, smoothed, ticks
+from pipeline_lib.report.inputs import ReportInputs
 from pipeline_lib.report.page import render
 from pipeline_lib.report.tables import score_tables
 from pipeline_lib.report.usage import usage

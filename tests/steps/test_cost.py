@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,21 @@ from benchmarks.memory import Row, measured, planned
 from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.nf4 import nf4_bytes, to_nf4
-from pipeline_lib.models.tiny import tiny_wan_a14b
+from pipeline_lib.models.tiny import tiny_wan, tiny_wan_a14b
 from pipeline_lib.models.tiny_hunyuan import tiny_hunyuan
 from pipeline_lib.models.tiny_ltx import tiny_ltx
 from pipeline_lib.pocket.zoo import zoo_folder
 from pipeline_lib.registry import choose_method
-from pipeline_lib.run_config import TrainingSection
-from pipeline_lib.steps.advice import Need, advice
+from pipeline_lib.sections import TrainingSection
+from pipeline_lib.steps.advice import Need, Scope, advice
 from pipeline_lib.steps.cost import Cost, Estimate
-from pipeline_lib.steps.memory import Load, denoiser_bytes, lesson_of
+from pipeline_lib.steps.memory import Load, bytes_in_parts, denoiser_bytes, lesson_of
 from pipeline_lib.steps.rehearsal import Rehearsal, Work
 from pipeline_lib.steps.speed import Rate
 from tests.steps.tiny import small_clip, tiny_config
 
 SAVING = TrainingSection(gradient_checkpointing=True)
+SCOPE = Scope(blocks=6, samples=8)
 
 
 def real_bytes(folder: Path, dtype: torch.dtype, storage: Any = "full") -> int:
@@ -81,6 +83,17 @@ def test_swapped_blocks_are_on_the_host_but_for_the_one_that_visits(tiny_folder:
     assert denoiser_bytes(rehearsal, load, swapped) == (2 * (whole - first), 2 * 2 * first)
 
 
+def test_a_base_in_parts_is_divided_but_for_what_a_pass_fetches(tmp_path: Path) -> None:
+    config = tiny_wan(tmp_path / "base") / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_layers": 6}))
+    rehearsal = rehearsal_of(tmp_path / "base")
+    whole, blocks = rehearsal.denoiser_bytes("full")
+    load = Load(stages=(), denoisers=1, encoders=(), cached=0, denoised=1, frames=1, on_cpu=False)
+    held = bytes_in_parts(rehearsal, load, TrainingSection(processes=3, sharded=True))
+    assert held == pytest.approx(whole / 3 + whole - 4 * blocks[0], abs=1)
+    assert bytes_in_parts(rehearsal, load, TrainingSection(processes=3)) == whole
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -123,7 +136,8 @@ def needs(device: int) -> Callable[[TrainingSection], Need]:
     """Bytes that halve with each thing that is switched on; a swapped block saves one."""
 
     def need(training: TrainingSection) -> Need:
-        size = device // (2 if training.gradient_checkpointing else 1)
+        kept = 3 if training.keep_attention else 2
+        size = device * kept // 4 if training.gradient_checkpointing else device
         size = size * training.micro_batch // 8 if training.micro_batch else size
         return Need(device=size - 10 * (training.storage == "fp8") - training.swapped_blocks, host=0)
 
@@ -133,37 +147,40 @@ def needs(device: int) -> Callable[[TrainingSection], Need]:
 @pytest.mark.parametrize(
     ("room", "expected"),
     [
-        (800, {"gradient_checkpointing": True}),
+        (800, {"gradient_checkpointing": True, "keep_attention": True}),
+        (600, {"gradient_checkpointing": True}),
         (300, {"gradient_checkpointing": True, "micro_batch": 4}),
         (55, {"gradient_checkpointing": True, "micro_batch": 1, "storage": "fp8"}),
         (49, {"gradient_checkpointing": True, "micro_batch": 1, "storage": "fp8", "swapped_blocks": 3}),
     ],
 )
 def test_advice_is_in_the_order_of_what_it_costs(room: int, expected: dict[str, Any]) -> None:
-    need = {800: 1000, 300: 1000, 55: 992, 49: 992}[room]
-    found = advice(TrainingSection(), Need(device=room, host=0), 6, 8, needs(need))
+    need = {800: 1000, 600: 1000, 300: 1000, 55: 992, 49: 992}[room]
+    found = advice(TrainingSection(), Need(device=room, host=0), SCOPE, needs(need))
     assert found[-1].settings == expected
     assert [step.fits for step in found] == [False] * (len(found) - 1) + [True]
-    assert (
-        list(found[-1].settings) == ["gradient_checkpointing", "micro_batch", "storage", "swapped_blocks"][: len(found)]
-    )
+    order = [key for key in found[-1].settings if key != "keep_attention"]
+    assert order == ["gradient_checkpointing", "micro_batch", "storage", "swapped_blocks"][: len(found)]
 
 
-def test_advice_is_nothing_that_a_config_refuses() -> None:
-    training = TrainingSection(processes=2)
-    for change in advice(training, Need(device=1, host=0), 6, 8, needs(992)):
+@pytest.mark.parametrize("scope", [SCOPE, Scope(blocks=6, samples=8, shardable=True)])
+@pytest.mark.parametrize("settings", [{}, {"sharded": True}, {"storage": "fp8", "gradient_checkpointing": True}])
+def test_advice_is_nothing_that_a_config_refuses(settings: dict[str, Any], scope: Scope) -> None:
+    training = TrainingSection(processes=2, **settings)
+    for change in advice(training, Need(device=1, host=0), scope, needs(992)):
         TrainingSection.model_validate({**training.model_dump(), **change.settings})
 
 
 def test_where_there_is_room_what_costs_time_could_go() -> None:
     training = TrainingSection(gradient_checkpointing=True, micro_batch=2, storage="fp8")
-    found = advice(training, Need(device=10_000, host=0), 6, 8, needs(1000))
+    found = advice(training, Need(device=10_000, host=0), SCOPE, needs(1000))
     assert [set(change.settings) for change in found] == [
         {"storage"},
         {"gradient_checkpointing", "storage", "swapped_blocks"},
+        {"keep_attention"},
         {"micro_batch"},
     ]
-    assert not advice(TrainingSection(), Need(device=10_000, host=0), 6, 8, needs(1000))
+    assert not advice(TrainingSection(), Need(device=10_000, host=0), SCOPE, needs(1000))
 
 
 def test_seconds_are_work_over_the_rate() -> None:

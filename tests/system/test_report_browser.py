@@ -16,7 +16,8 @@ import pytest
 
 from pipeline_lib.media.write import write_video
 from pipeline_lib.records import Caption, ClipRecord, ConceptRecord, Prompt, SampleRecord
-from pipeline_lib.report import ReportClip, ReportInputs, ReportSample, write_report
+from pipeline_lib.report.inputs import ReportClip, ReportInputs, ReportSample
+from pipeline_lib.report.page import write_report
 
 pytestmark = pytest.mark.system
 

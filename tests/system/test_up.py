@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,108 +11,16 @@ import httpx
 import psutil
 import pytest
 
+from deployments.apply import LIGHT_POOL, POOL, PREFECT_FILE
+from deployments.automations import UNSTARTED, ZOMBIES
+from deployments.check import declared_deployments
 from flows.environment import UP_FILE
-from flows.guard import MARK
 from flows.services import Ports
-from pipeline_lib.run_config import RunConfig, config_text
+from pipeline_lib.run_config import config_text
 from tests.steps.tiny import options, small_clip, tiny_config
+from tests.system.servers import DEPLOYMENT, Up, free_port, parameters, wait_for
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
-DEPLOYMENT = "personalize/set-and-sequence-pocket"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(reached: Any, seconds: float, what: str) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = reached()
-        if value:
-            return value
-        time.sleep(0.3)
-    raise AssertionError(f"not in {seconds:.0f} s: {what}")
-
-
-class Up:
-    """`mannerism up` in a process of its own."""
-
-    def __init__(self, state: Path, *options: str) -> None:
-        self.state, self.ports = state, Ports(prefect=free_port(), mlflow=free_port())
-        self._options = options
-        self.process = self._spawn(self.ports)
-
-    def _spawn(self, ports: Ports) -> subprocess.Popen[str]:
-        where = ("--port", str(ports.prefect), "--mlflow-port", str(ports.mlflow))
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", "up", *where, *self._options],
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def environment(self) -> dict[str, str]:
-        own = {"MANNERISM_STATE": str(self.state), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        return {**{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}, **own}
-
-    def again(self, ports: Ports) -> tuple[int, str]:
-        """A second `up` of the same state folder: exit code and what it said."""
-        second = self._spawn(ports)
-        said, _ = second.communicate(timeout=60)
-        return second.returncode, said
-
-    def wait(self) -> None:
-        def there() -> bool:
-            if self.process.poll() is not None:
-                assert self.process.stdout is not None
-                raise AssertionError(self.process.stdout.read())
-            return (self.state / UP_FILE).is_file()
-
-        wait_for(there, 180, "up")
-
-    def children(self) -> list[psutil.Process]:
-        """All that carry the mark of this `up`, but `up` itself."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK) == str(self.process.pid) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def command(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *arguments],
-            env={**self.environment(), **more},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
-
-    def flow_runs(self) -> list[dict[str, Any]]:
-        reply = httpx.post(f"{self.ports.prefect_api}/flow_runs/filter", json={}, timeout=20)
-        runs: list[dict[str, Any]] = reply.raise_for_status().json()
-        return runs
-
-    def tracked(self) -> set[str]:
-        """Names of the runs that MLflow's server knows as finished."""
-        found = httpx.post(
-            f"{self.ports.mlflow_url}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=20
-        )
-        ids = [item["experiment_id"] for item in found.raise_for_status().json()["experiments"]]
-        asked = {"experiment_ids": ids, "filter": "attributes.status = 'FINISHED'"}
-        runs = httpx.post(f"{self.ports.mlflow_url}/api/2.0/mlflow/runs/search", json=asked, timeout=20)
-        return {item["info"]["run_name"] for item in runs.raise_for_status().json().get("runs", [])}
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +29,11 @@ def up(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[
     template = folder / "drops.yaml"
     template.write_text(config_text(tiny_config(tiny_folder, [])))
     service = Up(folder / "state", "--drop-config", str(template))
-    service.wait()
-    yield service
-    if service.process.poll() is None:
-        service.process.kill()
-
-
-def parameters(config: RunConfig) -> str:
-    return json.dumps({"config": config.model_dump(mode="json", exclude_defaults=True)})
+    try:
+        service.wait()
+        yield service
+    finally:
+        service.kill()
 
 
 def test_a_deployment_runs_on_the_worker_and_is_tracked_by_the_server(
@@ -164,7 +63,7 @@ def test_a_clip_in_the_inbox_ends_as_a_registered_concept(up: Up) -> None:
     (broken / "concept.yaml").write_text("sed: 1")
     small_clip(broken / "clip.mp4")
     small_clip(drops / "inbox" / ".dropped.mp4").rename(drops / "inbox" / "dropped.mp4")
-    (done,) = wait_for(lambda: list((drops / "done").iterdir()), 180, "the drop's end")
+    (done,) = wait_for(lambda: list((drops / "done").iterdir()), 420, "the drop's end")
     assert (done / "media" / "dropped.mp4").is_file()
     assert "dropped" in up.tracked()
     models = httpx.get(
@@ -175,14 +74,38 @@ def test_a_clip_in_the_inbox_ends_as_a_registered_concept(up: Up) -> None:
     assert "unknown key `sed`" in reason.read_text()
 
 
-def test_what_is_declared_is_there_once(up: Up) -> None:
-    api = up.ports.prefect_api
-    done = up.command("deployments.apply", PREFECT_API_URL=api)
+def test_an_event_of_somebody_else_starts_a_run_with_numbers_that_are_numbers(up: Up) -> None:
+    payload = json.dumps({"clip": "/nowhere/wolf.mp4", "concept": "grey wolf", "steps": 7, "seed": 11})
+    event = ("mannerism.clip.arrived", "--resource-id", "mannerism.clip.wolf", "--payload", payload)
+    done = up.command("prefect", "event", "emit", *event, PREFECT_API_URL=up.ports.prefect_api)
     assert done.returncode == 0, done.stdout + done.stderr
-    deployments = httpx.post(f"{api}/deployments/filter", json={}, timeout=20).json()
-    assert [item["name"] for item in deployments] == [DEPLOYMENT.partition("/")[2]]
-    (automation,) = httpx.post(f"{api}/automations/filter", json={}, timeout=20).json()
-    assert automation["enabled"]
+
+    def started() -> list[dict[str, Any]]:
+        return [run for run in up.flow_runs() if run["parameters"].get("config", {}).get("seed") == 11]
+
+    (run,) = wait_for(started, 420, "a run of the event")
+    config = run["parameters"]["config"]
+    assert config["concept"] == {"inputs": ["/nowhere/wolf.mp4"], "name": "grey wolf", "subject": ""}
+    settings = {"identity_steps": 7, "motion_steps": 7}
+    assert config["method"] == {"name": "set_and_sequence", "preset": "pocket", "settings": settings}
+    assert [type(value) for value in (config["seed"], *config["method"]["settings"].values())] == [int, int, int]
+    (ended,) = wait_for(lambda: [run for run in started() if run["state_type"] == "FAILED"], 240, "its end")
+    assert "/nowhere/wolf.mp4" in ended["state"]["message"]
+
+
+def test_what_is_declared_is_there_once(up: Up) -> None:
+    done = up.command("deployments.apply", PREFECT_API_URL=up.ports.prefect_api)
+    assert done.returncode == 0, done.stdout + done.stderr
+    declared = {item["name"]: item for item in declared_deployments(PREFECT_FILE)}
+    deployments = up.ask("deployments")
+    assert sorted(item["name"] for item in deployments) == sorted(declared)
+    for item in deployments:
+        known = {schedule["slug"]: schedule["active"] for schedule in item["schedules"]}
+        assert known == {each["slug"]: False for each in declared[item["name"]].get("schedules", [])}
+    automations = {item["name"]: item["enabled"] for item in up.ask("automations")}
+    triggers = [trigger["name"] for item in declared.values() for trigger in item.get("triggers", [])]
+    assert automations == dict.fromkeys([ZOMBIES, UNSTARTED, *triggers], True)
+    assert {pool["name"]: pool["status"] for pool in up.ask("work_pools")} == {POOL: "READY", LIGHT_POOL: "READY"}
 
 
 def test_a_dead_child_is_started_again(up: Up) -> None:
@@ -190,7 +113,7 @@ def test_a_dead_child_is_started_again(up: Up) -> None:
         process for process in up.children() if "mlflow" in process.cmdline() and "server" in process.cmdline()
     ]
     server.kill()
-    wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, 30, "the death")
+    wait_for(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, 60, "the death")
 
     def answers() -> bool:
         try:
@@ -198,7 +121,7 @@ def test_a_dead_child_is_started_again(up: Up) -> None:
         except httpx.HTTPError:
             return False
 
-    wait_for(answers, 90, "another MLflow server")
+    wait_for(answers, 300, "another MLflow server")
     assert all(process.pid != server.pid for process in up.children())
 
 
@@ -222,11 +145,15 @@ def test_ctrl_c_ends_all(up: Up) -> None:
 
 def test_killed_nothing_is_left_and_it_comes_up_again(tmp_path: Path) -> None:
     first = Up(tmp_path / "state")
-    first.wait()
-    first.process.kill()
-    wait_for(lambda: not first.children(), 60, "the guard's work")
-    first.process.wait()
+    try:
+        first.wait()
+    finally:
+        first.kill()
+    wait_for(lambda: not first.children(), 120, "the guard's work")
     (first.state / UP_FILE).unlink()  # left behind; the second one writes its own
     second = Up(tmp_path / "state")
-    second.wait()
-    assert second.end() == 0
+    try:
+        second.wait()
+        assert second.end() == 0
+    finally:
+        second.kill()
