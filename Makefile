@@ -49,7 +49,7 @@ test: $(STAMP)
 test-system: $(STAMP)
 	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium postgresql)
-	$(BIN)/python -m pytest -m system
+	$(BIN)/python -m pytest -m system -n 2 --dist loadfile
 
 # Every part is resumable: run it again to go on.
 pocket: $(STAMP)
