@@ -58,8 +58,13 @@ def test_an_interrupt_stops_all_that_run(state: StateFolder, tmp_path: Path, tin
         threading.Thread(target=interrupt_once_both_train, daemon=True).start()
         run_configs([*chosen, chosen[0]], name="hares", at_once=2)
 
-    with pytest.raises(KeyboardInterrupt):
-        parent()
+    # Who starts us in the background of a script has us ignore Ctrl-C.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parent()
+    finally:
+        signal.signal(signal.SIGINT, former)
     records = [RunFolder(state, run_identity(config)).record() for config in configs]
     assert [record.status if record else "" for record in records] == ["stopped", "stopped"]
     assert len(list(state.root.glob("store/work/stage/*"))) >= 2, "each has a checkpoint to go on from"
