@@ -5,7 +5,7 @@ and `processing/` hold what was downloaded, `moves/` a note of every move under 
 
 A store renames nothing, so a drop leaves the inbox object by object. Which objects are ours is written down before the
 first one goes, by name and tag: what is left of a drop is never taken for another one, and what somebody puts there
-meanwhile under the same name is never deleted.
+meanwhile under the same name stays, but for the moment between the last listing and the deletion.
 """
 
 from __future__ import annotations

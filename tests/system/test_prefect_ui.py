@@ -19,13 +19,13 @@ from filelock import FileLock
 from playwright.sync_api import Page, expect
 from playwright.sync_api import TimeoutError as NotInTimeError
 
-from benchmarks.browser import browser_page, browser_path, confirm, expect_state, fill_form, part
 from flows.environment import HEARTBEAT_SECONDS
 from pipeline_lib.personalize import run_in_process
 from pipeline_lib.run_config import RunConfig, load_config
 from pipeline_lib.steps.run_folder import RunFolder, run_identity
 from pipeline_lib.steps.state import StateFolder
 from tests.steps.tiny import small_clip, tiny_config
+from tests.system.browser import browser_page, browser_path, confirm, expect_state, fill_form, part
 from tests.system.flow_runs import Run, accepted, mlflow_status, started
 from tests.system.servers import DEPLOYMENT, Up, wait_for
 
