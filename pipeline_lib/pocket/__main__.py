@@ -69,7 +69,7 @@ def _decoder(arguments: argparse.Namespace) -> None:
 def _latents(arguments: argparse.Namespace) -> None:
     vae = AutoencoderKLWan.from_pretrained(arguments.zoo / "base" / "vae", torch_dtype=torch.float32)
     numbers = list(range(arguments.shards))
-    write_latents(vae.eval(), arguments.work / "clips", arguments.work / "latents", numbers)
+    write_latents(vae.eval(), arguments.work / "latents", numbers)
 
 
 def _base(arguments: argparse.Namespace) -> None:
@@ -83,8 +83,11 @@ def _base(arguments: argparse.Namespace) -> None:
     published = arguments.zoo / "base" if arguments.go_on else None
     trainer = base.BaseTrainer(_piece(arguments, "base"), source, settings, published)
     if arguments.compile:
+        # Not `block.compile()`: the hooks of PlaceHeads would be compiled too, for each block anew. All blocks share a
+        # count of graphs, of which the watched padding takes one for each block, and past it nothing is compiled.
+        torch._dynamo.config.recompile_limit = 64
         for block in trainer.model.transformer.blocks:
-            block.compile()
+            block.forward = torch.compile(block.forward, dynamic=False)
     steps = base.train(trainer, arguments.zoo / "base")
     print(f"base: {steps} of {settings.steps} steps")
 

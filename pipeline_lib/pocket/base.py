@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.flow_matching import interpolate, stratified_sigma, velocity_target
 from pipeline_lib.models.folder import BaseCard
 from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
@@ -24,19 +25,20 @@ from pipeline_lib.pocket.base_models import (
     build_scheduler,
     build_text_encoder,
     build_transformer,
+    take_over,
 )
+from pipeline_lib.pocket.base_places import PlaceHeads
 from pipeline_lib.pocket.base_words import WordHeads
 from pipeline_lib.pocket.explicit_attention import ExplicitAttention
-from pipeline_lib.pocket.moments import Moments
 from pipeline_lib.pocket.orthogonal import Orthogonal
-from pipeline_lib.pocket.pieces import Average, Piece, decays, learning_rate_factor
+from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.publishing import publish_model
 from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.world_settings import CLIP_FRAMES, FLOW_SHIFT, FPS, GUIDANCE_SCALE, SIZE, TRAINING_SEED
 from pipeline_lib.seeding import generator
 
-Kind = Literal["image", "spread", "clip"]
-"""Single frames, some frames of each clip, or whole clips."""
+Kind = Literal["image", "clip"]
+"""Single frames or whole clips."""
 
 BASE_CARD = BaseCard(
     height=SIZE,
@@ -60,15 +62,15 @@ class BaseSettings:
         image_clips: clips per image step.
         image_frames: single frames of each of them.
         clip_batch: clips per step on whole clips.
-        spread_batch: clips per step on some of their frames.
-        spread_frames: how many frames of each of them.
         cycle: after the start, the kinds of steps in turn.
-        last_cycle: the same while the rate decays; whole clips teach frames to hang together, and come last.
         matrix_rate: peak learning rate of matrices in blocks (Muon, scaled to AdamW's size).
         other_rate: peak learning rate of everything else (AdamW).
         subject_weight: weight of subject cells over background cells.
         average: decay of the weights' moving average.
         words_weight: weight of the words that the text encoder is asked for.
+        places_weight: weight of the frames and poses that the transformer is asked for.
+        early_share: share of a step's samples whose sigma is drawn evenly from the first moments of sampling.
+        early_sigma: where those moments end.
         padding_weight: weight of the share of attention that goes to padding.
         padding_steps: how long it is watched.
     """
@@ -78,15 +80,15 @@ class BaseSettings:
     image_clips: int = 96
     image_frames: int = 1
     clip_batch: int = 16
-    spread_batch: int = 40
-    spread_frames: int = 5
-    cycle: tuple[Kind, ...] = ("clip", "image", "clip", "spread")
-    last_cycle: tuple[Kind, ...] = ("clip", "clip", "clip", "image")
+    cycle: tuple[Kind, ...] = ("clip", "clip", "clip", "image")
     matrix_rate: float = 1.5e-3
     other_rate: float = 1e-3
     subject_weight: float = 4.0
     average: float = 0.998
     words_weight: float = 0.1
+    places_weight: float = 0.1
+    early_share: float = 0.25
+    early_sigma: float = 0.85
     padding_weight: float = 0.03
     padding_steps: int = 600
 
@@ -105,18 +107,18 @@ class TextToVideo(nn.Module):
         for block in self.transformer.blocks:
             block.attn1.processor, block.attn2.processor = ExplicitAttention(), ExplicitAttention()
         self.heads = WordHeads(TEXT_WIDTH)
-        self.moments = Moments(self.transformer.rope, CLIP_FRAMES)
+        self.places = PlaceHeads(self.transformer.blocks, self.transformer.proj_out.in_features, CLIP_FRAMES)
         self.padding = CollapsedPadding(self.transformer, MAX_TEXT_TOKENS, enabled=True)
 
     def start_from(self, folder: Path) -> None:
         """Take over the weights of a published base.
 
         Args:
-            folder: a ``WanPipeline`` folder of the same sizes.
+            folder: a ``WanPipeline`` folder of the same widths, with as many blocks or fewer.
         """
         transformer = WanTransformer3DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.float32)
         encoder = UMT5EncoderModel.from_pretrained(folder, subfolder="text_encoder", torch_dtype=torch.float32)
-        self.transformer.load_state_dict(transformer.state_dict())
+        take_over(self.transformer, transformer)
         self.text_encoder.load_state_dict(encoder.state_dict())
 
     def watch_padding(self) -> list[Tensor]:
@@ -148,9 +150,7 @@ class TextToVideo(nn.Module):
         embeddings: Tensor = self.text_encoder(tokens, mask).last_hidden_state * mask[..., None]
         return embeddings
 
-    def forward(
-        self, noisy: Tensor, sigma: Tensor, embeddings: Tensor, mask: Tensor, moments: tuple[int, ...] | None = None
-    ) -> Tensor:
+    def forward(self, noisy: Tensor, sigma: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
         """Predict velocity.
 
         Args:
@@ -158,7 +158,6 @@ class TextToVideo(nn.Module):
             sigma: shape (B,).
             embeddings: of :meth:`embed`, shape (clips, L, width).
             mask: 1 for real tokens, shape (clips, L).
-            moments: which frames of a clip these are; None: the first T.
 
         Returns:
             Velocity, shape (B, C, T, h, w).
@@ -168,33 +167,69 @@ class TextToVideo(nn.Module):
         # Frames of one clip share its caption.
         frames = noisy.shape[0] // clips
         text, lengths = padded.repeat_interleave(frames, dim=0), mask.sum(dim=1).repeat_interleave(frames)
-        self.moments.current = moments
         return self.padding.velocity(noisy, sigma * 1000.0, text, lengths)
 
 
-def losses(model: TextToVideo, batch: Batch, seed: int, settings: BaseSettings) -> tuple[Tensor, Tensor]:
-    """Flow-matching loss, heavier on subjects, and the text encoder's loss on words.
+@dataclass(frozen=True)
+class Losses:
+    """What a step is trained on, all scalars.
+
+    Attributes:
+        velocity: flow matching, heavier on subjects.
+        words: what the text encoder makes of the caption's words.
+        frames: which frame of its clip a token takes itself for; None where frames stand alone.
+        poses: where a frame's tokens see its subjects.
+    """
+
+    velocity: Tensor
+    words: Tensor
+    frames: Tensor | None
+    poses: Tensor
+
+
+def draw_sigma(source: torch.Generator, count: int, settings: BaseSettings) -> Tensor:
+    """Sigmas of a step: those that a base is tuned with, and more of the first moments of sampling.
+
+    Where a subject goes is settled while hardly anything of it can be seen, which the base's own distribution visits
+    too seldom to teach it.
+
+    Args:
+        source: of the draw.
+        count: how many.
+        settings: shares.
+
+    Returns:
+        Shape (count,), float32.
+    """
+    early = round(settings.early_share * count)
+    parts = (torch.arange(early) + torch.rand(early, generator=source)) / max(1, early)
+    return torch.cat([1.0 - (1.0 - settings.early_sigma) * parts, stratified_sigma(source, count - early, FLOW_SHIFT)])
+
+
+def losses(model: TextToVideo, batch: Batch, seed: int, settings: BaseSettings) -> Losses:
+    """Forward pass of one step.
 
     Args:
         model: what is trained.
-        batch: clean latents and text.
+        batch: clean latents, text and truth.
         seed: the step, which is the counter of noise and sigma.
         settings: weights.
 
     Returns:
-        Both, scalars.
+        Losses, each without its weight.
     """
     source = generator(TRAINING_SEED, "base", seed)
     noise = torch.randn(batch.latents.shape, generator=source)
-    sigma = stratified_sigma(source, batch.latents.shape[0], FLOW_SHIFT)
+    sigma = draw_sigma(source, batch.latents.shape[0], settings)
     noisy = interpolate(batch.latents, noise, sigma)
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = model.embed(batch.tokens, batch.mask)
-        predicted = model(noisy, sigma, embeddings, batch.mask, batch.moments)
+        predicted = model(noisy, sigma, embeddings, batch.mask)
         words = model.heads(embeddings, batch.mask, batch.words)
     error = (predicted.float() - velocity_target(batch.latents, noise)).square()
     weight = 1.0 + (settings.subject_weight - 1.0) * batch.occupancy
-    return (error * weight).sum() / (weight.sum() * error.shape[1]), words
+    frames, poses = model.places(batch.poses)
+    return Losses((error * weight).sum() / (weight.sum() * error.shape[1]), words, frames, poses)
 
 
 def build_optimizers(
@@ -237,10 +272,12 @@ def publish(values: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerFast, ta
     model.load_state_dict(dict(values), strict=False)
     transformer = build_transformer()
     transformer.load_state_dict(model.transformer.state_dict())
+    vae = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
+    vae.register_to_config(_name_or_path="")  # it would tell where the base was made
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=model.text_encoder,
-        vae=AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32),
+        vae=vae,
         scheduler=build_scheduler(),
         transformer=transformer,
     )
@@ -281,7 +318,14 @@ class BaseTrainer:
             self._restore(state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"], strict=False)
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise InputError(
+                "the base's checkpoint is of another recipe",
+                got=str(self.piece.folder),
+                fix="use another --work folder; --go-on starts from the published weights",
+            ) from error
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.average.load_state(state["average"])
@@ -312,22 +356,22 @@ class BaseTrainer:
         settings = self.settings
         if self.step < settings.image_steps:
             return "image"
-        cycle = settings.last_cycle if decays(self.step, settings.steps) else settings.cycle
-        return cycle[self.step % len(cycle)]
+        return settings.cycle[self.step % len(settings.cycle)]
 
     def _batch(self, kind: Kind, draw: int) -> Batch:
         settings, count = self.settings, self.ranks.count
         if kind == "image":
             return self.source.batch(draw, settings.image_clips // count, settings.image_frames)
-        if kind == "spread":
-            return self.source.batch(draw, settings.spread_batch // count, spread=settings.spread_frames)
         return self.source.batch(draw, settings.clip_batch // count)
 
     def _backward(self, batch: Batch, draw: int) -> dict[str, float]:
         settings = self.settings
-        velocity, words = losses(self.model, batch, draw, settings)
-        total = velocity + settings.words_weight * words
-        told = {"loss": velocity.item(), "words": words.item()}
+        found = losses(self.model, batch, draw, settings)
+        total = found.velocity + settings.words_weight * found.words
+        total = total + settings.places_weight * found.poses
+        told = {"loss": found.velocity.item(), "words": found.words.item(), "poses": found.poses.item()}
+        if found.frames is not None:
+            total, told["frames"] = total + settings.places_weight * found.frames, found.frames.item()
         if self.watched:
             padding = torch.stack(self.watched).mean()
             self.watched.clear()

@@ -12,9 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline_lib.pocket.base_words import QUESTIONS, UNKNOWN, answers
 from pipeline_lib.pocket.latents_cache import LatentShard, latents_present, read_latents
-from pipeline_lib.pocket.moments import draw_moments
 from pipeline_lib.pocket.tokenizer import finish_caption
-from pipeline_lib.pocket.world_settings import CLIP_FRAMES, TRAINING_SEED
+from pipeline_lib.pocket.world_settings import TRAINING_SEED
 from pipeline_lib.world.captions import CaptionStyle, caption
 from pipeline_lib.world.sampling import scene_generator
 
@@ -30,7 +29,7 @@ class Batch:
         tokens: token ids, one row per clip, shape (clips, L).
         mask: 1 for real tokens, shape (clips, L).
         words: what each caption is asked for, shape (clips, QUESTIONS); see ``base_words``.
-        moments: which frames of their clips these are; None: all of them, or frames that stand alone.
+        poses: of each frame's subjects, shape (B, T, 2, 6); see ``base_places``.
     """
 
     latents: Tensor
@@ -38,7 +37,7 @@ class Batch:
     tokens: Tensor
     mask: Tensor
     words: Tensor
-    moments: tuple[int, ...] | None = None
+    poses: Tensor
 
 
 class LatentSource:
@@ -61,43 +60,41 @@ class LatentSource:
                 self.shards[number] = read_latents(self.folder, number)
         return len(self.shards)
 
-    def batch(self, step: int, size: int, frames: int = 0, spread: int = 0) -> Batch:
+    def batch(self, step: int, size: int, frames: int = 0) -> Batch:
         """Batch of one step; a pure function of its arguments and the shards present.
 
         Args:
             step: counter of the draw.
             size: clips.
             frames: single frames per clip; 0: the whole clip.
-            spread: take this many evenly spaced frames of each clip, as a shorter clip; 0: the whole clip.
 
         Returns:
             The batch.
         """
         rng = scene_generator(TRAINING_SEED, step, stream=11)
         numbers = sorted(self.shards)
-        latents, occupancy, captions, words = [], [], [], []
-        moments = draw_moments(rng, CLIP_FRAMES, spread) if spread else None
+        latents, occupancy, poses, captions, words = [], [], [], [], []
         for _ in range(size):
             shard = self.shards[numbers[int(rng.integers(len(numbers)))]]
             clip = int(rng.integers(len(shard.scenes)))
-            whole = list(moments) if moments else slice(None)
-            picked = rng.permutation(shard.latents.shape[1])[:frames] if frames else [whole]
+            picked = rng.permutation(shard.latents.shape[1])[:frames] if frames else [slice(None)]
             latents += [shard.latents[clip, moment] for moment in picked]
             occupancy += [shard.occupancy[clip, moment] for moment in picked]
+            poses += [shard.poses[clip, moment] for moment in picked]
             said = self._caption(shard, clip, rng, frames > 0)
             captions.append(said)
             words.append(answers(shard.scenes[clip], frames > 0) if said else [UNKNOWN] * QUESTIONS)
         tokens = self.tokenizer(captions, padding=True, pad_to_multiple_of=16, return_tensors="pt")
-        clean, share = torch.stack(latents).float(), torch.stack(occupancy).float()
+        clean, share, where = torch.stack(latents).float(), torch.stack(occupancy).float(), torch.stack(poses)
         if frames:
-            clean, share = clean[:, None], share[:, None]
+            clean, share, where = clean[:, None], share[:, None], where[:, None]
         return Batch(
             latents=clean.transpose(1, 2).contiguous(),
             occupancy=share[:, None],
             tokens=tokens.input_ids,
             mask=tokens.attention_mask,
             words=torch.tensor(words),
-            moments=moments,
+            poses=where,
         )
 
     def _caption(self, shard: LatentShard, clip: int, rng: np.random.Generator, image: bool) -> str:

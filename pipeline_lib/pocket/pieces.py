@@ -13,23 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_DECAY = 0.3
 
-
-def decays(step: int, total: int) -> bool:
-    """Whether the rate of :func:`learning_rate_factor` is falling.
-
-    Args:
-        step: current step.
-        total: steps of the whole training.
-
-    Returns:
-        True in the last part, while it decays.
-    """
-    return total - step < _DECAY * total
-
-
-def learning_rate_factor(step: int, total: int, warmup: int = 100, decay: float = _DECAY) -> float:
+def learning_rate_factor(step: int, total: int, warmup: int = 100, decay: float = 0.3) -> float:
     """Warm up, stay, then decay linearly to 2 % over the last part.
 
     Args:

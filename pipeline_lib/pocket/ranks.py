@@ -58,7 +58,7 @@ class Ranks:
         """Average gradients over processes, in place, and agree on stopping.
 
         Args:
-            parameters: what is trained; all have gradients.
+            parameters: what is trained; those without a gradient are left out, the same in all processes.
             stop: whether this process wants to stop.
 
         Returns:

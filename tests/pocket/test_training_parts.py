@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.pocket import base, clip_cache
+from pipeline_lib.errors import InputError
+from pipeline_lib.pocket import base, clip_cache, latents_cache
 from pipeline_lib.pocket.base import TextToVideo
 from pipeline_lib.pocket.base_data import LatentSource
 from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, TEXT_WIDTH, build_scheduler, build_transformer
@@ -24,7 +26,7 @@ from pipeline_lib.pocket.pictures import natural_picture
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.tokenizer import build_tokenizer
-from pipeline_lib.pocket.world_settings import FLOW_SHIFT
+from pipeline_lib.pocket.world_settings import FLOW_SHIFT, TRAINING_SEED
 from pipeline_lib.world.sampling import sample_scene, scene_generator
 
 
@@ -71,6 +73,31 @@ def test_batches_are_a_function_of_the_step(source: LatentSource) -> None:
     frames = source.batch(3, 4, frames=3)
     assert frames.latents.shape == (12, 16, 1, 8, 8) and frames.occupancy.shape == (12, 1, 1, 8, 8)
     assert frames.tokens.shape[0] == 4
+    assert first.poses.shape == (4, 13, 2, 6) and frames.poses.shape == (12, 1, 2, 6)
+    shard = source.shards[0]
+    for latents, poses in zip(frames.latents, frames.poses, strict=True):
+        found = (shard.latents.float() == latents[:, 0]).all(dim=(-3, -2, -1)).nonzero()
+        assert len(found) == 1
+        assert torch.equal(shard.poses[tuple(found[0])].nan_to_num(), poses[0].nan_to_num())
+
+
+def test_latents_of_another_mix_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = partial(clip_cache.render_shard, count=2)
+    monkeypatch.setattr(latents_cache.clip_cache, "render_shard", drawn)
+    latents_cache.write_latents(build_autoencoder().eval(), tmp_path, [3])
+    there = LatentSource(tmp_path, build_tokenizer(captions=300))
+    assert there.refresh() == 1
+    expected = tuple(sample_scene(TRAINING_SEED, 3 * 2 + index, latents_cache.BASE_MIX) for index in range(2))
+    assert there.shards[3].scenes == expected
+    monkeypatch.setattr(latents_cache, "_MIX", "another")
+    with pytest.raises(InputError, match="another mix"):
+        LatentSource(tmp_path, build_tokenizer(captions=300)).refresh()
+
+
+def test_a_checkpoint_of_another_recipe_is_told(source: LatentSource, tiny: base.BaseSettings, tmp_path: Path) -> None:
+    Piece(tmp_path, "base", 1.0).save({"model": {}, "optimizers": [], "average": {}, "step": 3})
+    with pytest.raises(InputError, match="another recipe"):
+        base.BaseTrainer(Piece(tmp_path, "base", 1.0), source, tiny)
 
 
 def test_a_tenth_of_the_captions_is_empty(source: LatentSource) -> None:
@@ -80,7 +107,7 @@ def test_a_tenth_of_the_captions_is_empty(source: LatentSource) -> None:
 
 @pytest.fixture
 def tiny() -> base.BaseSettings:
-    return base.BaseSettings(steps=4, image_steps=1, image_clips=2, clip_batch=2, spread_batch=2, padding_steps=2)
+    return base.BaseSettings(steps=4, image_steps=1, image_clips=2, clip_batch=2, padding_steps=2)
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(

@@ -78,7 +78,7 @@ def grade_sample(tally: Tally, scene: Scene, reading: Reading) -> None:
     """Count what a sample shows of its prompt.
 
     The prompt names one subject: the surest one in the sample is graded, nobody is wrong. A free
-    motion is asked for only in general words, so it is not graded.
+    motion is asked for only in general words, so it is not graded; a picture shows none.
 
     Args:
         tally: where to count.
@@ -91,7 +91,7 @@ def grade_sample(tally: Tally, scene: Scene, reading: Reading) -> None:
     tally.add("accessory", main is not None and main.words["accessory"].word == subject.accessory)
     if "colour" in answerable(scene, render(scene))[0]:
         tally.add("colour", main is not None and main.words["colour"].word == subject.colour)
-    if scene.num_frames > 1 and subject.motion.name != "free":
+    if len(reading.daylight) > 1 and subject.motion.name != "free":
         read = None if main is None or main.motion is None else main.motion.word
         tally.add("motion", read == subject.motion.name)
 

@@ -31,6 +31,7 @@ from pipeline_lib.pocket.judge.twins import (
     near_twins,
     shown_kinds,
 )
+from pipeline_lib.pocket.judge.zoo_figures import grade_sample
 from pipeline_lib.world.gizmos import gizmo, portrait
 from pipeline_lib.world.motion import named_motion
 from pipeline_lib.world.render import render
@@ -80,6 +81,19 @@ def test_a_missing_subject_makes_all_of_its_answers_wrong() -> None:
     for name in ("number", "shape", "texture", "binding"):
         assert shares[name].value == 0.0
     assert shares["background"].value == 1.0
+
+
+def test_of_a_picture_no_motion_is_asked() -> None:
+    scene = next(
+        scene
+        for scene in (sample_scene(4, index, SceneMix(two_share=0.0)) for index in range(20))
+        if scene.subjects[0].motion.name != "free"
+    )
+    clip, picture = Tally(), Tally()
+    grade_sample(clip, scene, perfect(scene))
+    grade_sample(picture, scene, replace(perfect(scene), daylight=torch.zeros(1, 3, 64, 64)))
+    assert clip.shares()["motion"].value == 1.0
+    assert set(picture.shares()) == set(clip.shares()) - {"motion"}
 
 
 def test_swapped_subjects_break_the_binding() -> None:
