@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.pocket.base import BaseSettings, TextToVideo, draw_sigma
+from pipeline_lib.pocket.base import BaseSettings, draw_sigma
 from pipeline_lib.pocket.base_models import BLOCKS, TEXT_WIDTH, build_transformer, take_over
+from pipeline_lib.pocket.base_network import TextToVideo
 from pipeline_lib.pocket.base_places import PlaceHeads, subject_poses
 from pipeline_lib.pocket.base_words import QUESTIONS, UNKNOWN, WordHeads, answers
 from pipeline_lib.world.motion import named_motion

@@ -16,9 +16,9 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.pocket import base, clip_cache, latents_cache
-from pipeline_lib.pocket.base import TextToVideo
 from pipeline_lib.pocket.base_data import LatentSource
 from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, TEXT_WIDTH, build_scheduler, build_transformer
+from pipeline_lib.pocket.base_network import TextToVideo
 from pipeline_lib.pocket.framewise import build_autoencoder
 from pipeline_lib.pocket.latents_cache import LatentShard, encode_shard
 from pipeline_lib.pocket.orthogonal import Orthogonal, orthogonalise
