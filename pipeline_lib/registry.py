@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.methods.settings import Configurable, MethodSettings, settings_from
 from pipeline_lib.pocket.zoo import zoo_root
+from pipeline_lib.records import LoraUse
 from pipeline_lib.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -31,17 +32,26 @@ if TYPE_CHECKING:
 _METHOD_GROUP = "mannerism.methods"
 _METHODS = {
     "set_and_sequence": "pipeline_lib.methods.set_and_sequence.method:SetAndSequence",
+    "two_stage": "pipeline_lib.methods.baselines.two_stage:TwoStage",
     "lora": "pipeline_lib.methods.baselines.lora:PlainLora",
+    "textual_inversion": "pipeline_lib.methods.baselines.textual_inversion:TextualInversion",
+    "dreammix": "pipeline_lib.methods.baselines.dreammix:DreamMix",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SETTINGS = {
-    "set_and_sequence": "pipeline_lib.methods.set_and_sequence.settings",
-    "lora": "pipeline_lib.methods.baselines.settings",
+    "set_and_sequence": "pipeline_lib.methods.set_and_sequence.settings:SETTINGS",
+    "two_stage": "pipeline_lib.methods.baselines.settings:TWO_STAGE",
+    "lora": "pipeline_lib.methods.baselines.settings:LORA",
+    "textual_inversion": "pipeline_lib.methods.baselines.settings:TEXTUAL_INVERSION",
+    "dreammix": "pipeline_lib.methods.baselines.settings:DREAMMIX",
 }
 
 
 class NamedBase(NamedTuple):
-    """A base that has a name of its own: its folder, the preset that suits it, the models of its world."""
+    """A base that has a name of its own: its folder, the preset that suits it, the models of its world.
+
+    `loras` are what makes it out of the folder's weights, where it is a sibling of another base.
+    """
 
     folder: Path
     preset: str
@@ -49,17 +59,20 @@ class NamedBase(NamedTuple):
     image_encoder: Path | None
     captioner: Path | None = None
     segmenter: Path | None = None
+    loras: tuple[Path, ...] = ()
 
 
+_POCKET = NamedBase(
+    folder=zoo_root() / "base",
+    preset="pocket",
+    encoder=zoo_root() / "clip",
+    image_encoder=zoo_root() / "image",
+    captioner=zoo_root() / "captioner",
+    segmenter=zoo_root() / "segmenter",
+)
 BASES: dict[str, NamedBase] = {
-    "pocket": NamedBase(
-        folder=zoo_root() / "base",
-        preset="pocket",
-        encoder=zoo_root() / "clip",
-        image_encoder=zoo_root() / "image",
-        captioner=zoo_root() / "captioner",
-        segmenter=zoo_root() / "segmenter",
-    ),
+    "pocket": _POCKET,
+    "pocket-outline": _POCKET._replace(loras=(zoo_root() / "outline" / "lora.safetensors",)),
 }
 
 
@@ -145,6 +158,12 @@ def default_preset(source: str) -> str:
     return BASES[source].preset if source in BASES else "portable"
 
 
+def loras_on_base(config: RunConfig) -> tuple[LoraUse, ...]:
+    """The LoRAs that are merged into a run's base: those that its name stands for, then the config's own."""
+    named = BASES.get(config.base.source)
+    return (*(LoraUse(path=str(path)) for path in (named.loras if named else ())), *config.base.loras)
+
+
 def base_source(config: RunConfig) -> str:
     """What :func:`pipeline_lib.models.load.load_base` takes: the folder behind a name, a folder, or a hub id.
 
@@ -160,7 +179,7 @@ def base_source(config: RunConfig) -> str:
     source = config.base.source
     if source in BASES:
         folder = BASES[source].folder
-        if not (folder / "model_index.json").is_file():
+        if not all(path.is_file() for path in (folder / "model_index.json", *BASES[source].loras)):
             raise ConfigError(f"the base {source!r} is not part of this installation", fix="name a diffusers folder")
         return str(folder)
     if not Path(source).expanduser().exists() and not _HUB_ID.fullmatch(source):
@@ -212,7 +231,7 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
     base = load_base(
         base_source(config), device=device, dtype=getattr(torch, dtype), revision=revision, economy=economy
     )
-    base.loras = used_loras(config.base.loras)
+    base.loras = used_loras(loras_on_base(config))
     check_loras(base, used_loras(config.method.start))
     return base
 
@@ -329,7 +348,8 @@ def _method_settings(name: str) -> Configurable:
     if name not in method_names():
         raise unknown_name("method.name", name, method_names())
     if name in _SETTINGS:
-        settings: MethodSettings = import_module(_SETTINGS[name]).SETTINGS
+        module, _, attribute = _SETTINGS[name].partition(":")
+        settings: MethodSettings = getattr(import_module(module), attribute)
         return settings
     method: Method = made(name, _METHODS, _METHOD_GROUP)
     return method

@@ -59,7 +59,11 @@ class BaseSection(Section):
 class MethodSection(Section):
     """How the subject is taught."""
 
-    name: str = Field(default="set_and_sequence", min_length=1, description="set_and_sequence, or lora (the baseline)")
+    name: str = Field(
+        default="set_and_sequence",
+        min_length=1,
+        description="set_and_sequence, or a baseline: two_stage, lora, textual_inversion, dreammix",
+    )
     preset: str = Field(default="", description="paper, portable, pocket or demo; empty: what suits the base")
     settings: dict[str, Any] = Field(default_factory=dict, description='overrides of the preset, e.g. {"rank": 16}')
     start: tuple[LoraText, ...] = Field(

@@ -5,6 +5,7 @@ Shared by all methods whose result is a LoRA; what differs between them is data 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -34,11 +35,17 @@ from pipeline_lib.training.data import LatentSet, TextBank, sentinels
 from pipeline_lib.training.stage import DropoutSettings, OptimizerSettings, Stage, learned_vectors
 from pipeline_lib.training.text import input_starts
 
+Kind = Literal["frames", "clips"]
+
 
 class AdapterStagePlan(Record):
     """All that a LoRA stage's spec holds, and so all that its key depends on.
 
     What came later is left out of the spec at its default, so that the keys of earlier runs still hold.
+
+    Without `cross_attention` the layers that attend to the text have no adapter. Without `learn_factors` the adapter
+    stays as it starts, and words alone learn. `frame_share` is the share of a clip stage's steps that see frames with
+    their static prompts instead.
     """
 
     rank: int
@@ -60,6 +67,9 @@ class AdapterStagePlan(Record):
     self_conditioning: SelfConditioningChoice = Field(default="auto", exclude_if=lambda choice: choice == "auto")
     estimate_probability: float = Field(default=ESTIMATE_PROBABILITY, exclude_if=lambda p: p == ESTIMATE_PROBABILITY)
     start: tuple[str, ...] = Field(default=(), exclude_if=lambda start: not start)
+    learn_factors: bool = Field(default=True, exclude_if=lambda learn: learn)
+    frame_share: float = Field(default=0.0, exclude_if=lambda share: share == 0.0)
+    cross_attention: bool = Field(default=True, exclude_if=lambda adapted: adapted)
 
 
 def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -> Stage:
@@ -78,7 +88,7 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
         InputError: the spec wants clips and there are none, or a prior set that was not given.
     """
     plan = AdapterStagePlan.model_validate(spec.settings)
-    concept, text = _concept(spec, inputs)
+    concept, text = _concept(spec.data, spec, inputs)
     adapter = _adapter(plan, base, inputs)
     adapter.compute_in(products_dtype(base.device, base.dtype))
     before = Companions() if inputs.previous is None else Companions.load(inputs.previous)
@@ -88,8 +98,8 @@ def build_adapter_stage(spec: StageSpec, base: BaseModel, inputs: StageInputs) -
         spec=spec,
         base=base,
         adapter=adapter,
-        learning=("residual",) if plan.learn_residual else ("basis", "coefficients"),
-        sources=_sources(plan, spec, base, inputs, (concept, text)),
+        learning=_learning(plan),
+        sources=_sources(plan, spec, base, inputs),
         validation=(validation, text),
         validation_held_out=held_out,
         optimizer=OptimizerSettings(**plan.optimizer.model_dump()),
@@ -112,18 +122,18 @@ def finish_adapter_stage(stage: Stage, folder: Path) -> dict[str, float]:
             were trained.
 
     Returns:
-        Means over layers of `basis_norm`, `basis_change` (how far the basis moved in this stage, over its
-        norm) and `effective_rank` (exponential entropy of the update's singular values); per learned word its
-        norm relative to an ordinary token's; the norm of the self-conditioning, where there is one; and whether the
-        validation loss was on held-out data.
+        Where factors learned, means over layers of `basis_norm`, `basis_change` (how far the basis moved in this
+        stage, over its norm) and `effective_rank` (exponential entropy of the update's singular values); per learned
+        word its norm relative to an ordinary token's; the norm of the self-conditioning, where there is one; and
+        whether the validation loss was on held-out data.
     """
     triple = stage.adapter.triple()
     triple.save(folder / TRIPLE_FILE)
-    figures = {
-        "basis_norm": _mean([factors.basis.norm() for factors in triple.layers.values()]),
-        "basis_change": stage.adapter.basis_change(),
-        "effective_rank": _mean([effective_rank(down, up) for down, up in triple.merged().values()]),
-    }
+    figures = {}
+    if stage.learning:
+        figures["basis_norm"] = _mean([factors.basis.norm() for factors in triple.layers.values()])
+        figures["basis_change"] = stage.adapter.basis_change()
+        figures["effective_rank"] = _mean([effective_rank(down, up) for down, up in triple.merged().values()])
     if stage.vectors:
         words = LearnedTokens(stage.vectors, sentinels(stage.base, stage.vectors), stage.words_at)
         words.save(folder / TOKENS_FILE)
@@ -164,8 +174,14 @@ def effective_rank(down: Tensor, up: Tensor) -> Tensor:
     return torch.exp(-(share * share.clamp_min(1e-30).log()).sum())
 
 
-def _concept(spec: StageSpec, inputs: StageInputs) -> tuple[LatentSet, TextBank]:
-    if spec.data == "frames":
+def _learning(plan: AdapterStagePlan) -> tuple[Literal["basis", "coefficients", "residual"], ...]:
+    if not plan.learn_factors:
+        return ()
+    return ("residual",) if plan.learn_residual else ("basis", "coefficients")
+
+
+def _concept(kind: Kind, spec: StageSpec, inputs: StageInputs) -> tuple[LatentSet, TextBank]:
+    if kind == "frames":
         return inputs.data.frames, inputs.data.frame_text
     if not len(inputs.data.windows):
         raise InputError(f"stage {spec.name} learns motion and needs a clip", got="images only", fix="add a video")
@@ -176,14 +192,19 @@ def _adapter(plan: AdapterStagePlan, base: BaseModel, inputs: StageInputs) -> Ad
     denoisers = [denoiser for _, denoiser in base.experts()]
     if inputs.previous is None:
         settings = AdapterSettings(
-            rank=plan.rank, targets=base.spec.lora_targets, basis=plan.basis, zero_factor=plan.zero_factor
+            rank=plan.rank,
+            targets=base.spec.adapted(plan.cross_attention),
+            basis=plan.basis,
+            zero_factor=plan.zero_factor,
         )
         adapter = Adapter.attach(denoisers, settings, inputs.seed)
         adapter.begin_with({path: reduced(*pair, plan.rank) for path, pair in inputs.start.items()})
-        return adapter
-    adapter = Adapter.from_triple(denoisers, LoraTriple.load(inputs.previous / TRIPLE_FILE))
+    else:
+        adapter = Adapter.from_triple(denoisers, LoraTriple.load(inputs.previous / TRIPLE_FILE))
     if plan.learn_residual:
         adapter.begin_residual()
+    elif not plan.learn_factors:
+        adapter.freeze()
     return adapter
 
 
@@ -222,37 +243,43 @@ def _ordinary_size(stage: Stage) -> float:
     return float(stage.base.token_embeddings(text.prompts[0]).square().mean().sqrt())
 
 
-def _sources(
-    plan: AdapterStagePlan, spec: StageSpec, base: BaseModel, inputs: StageInputs, concept: tuple[LatentSet, TextBank]
-) -> tuple[SourceDraw, ...]:
-    shift = base.spec.sigma_shift
-    estimates = plan.estimate_probability if _sees_estimates(plan, base) else 0.0
-    own = SourceDraw(
-        origin="concept",
-        latents=concept[0],
-        text=concept[1],
-        count=plan.batch,
-        weight=1.0,
-        sigma_shift=shift,
-        drop_probability=plan.live_drop or plan.pad_probability,
-        full_mask_share=plan.full_mask_share,
-        estimate_probability=estimates,
-    )
-    if plan.prior_weight == 0:
-        return (own,)
-    if inputs.prior is None:
+def _turns(plan: AdapterStagePlan, spec: StageSpec) -> list[tuple[Kind, tuple[float, float]]]:
+    """Which data a step sees, and in which part of a number drawn once a step."""
+    if plan.frame_share == 0:
+        return [(spec.data, (0.0, 1.0))]
+    return [("frames", (0.0, plan.frame_share)), ("clips", (plan.frame_share, 1.0))]
+
+
+def _sources(plan: AdapterStagePlan, spec: StageSpec, base: BaseModel, inputs: StageInputs) -> tuple[SourceDraw, ...]:
+    if plan.prior_weight and inputs.prior is None:
         raise InputError(f"stage {spec.name} preserves the prior, but no prior set was sampled")
-    prior = SourceDraw(
-        origin="prior",
-        latents=inputs.prior.frames if spec.data == "frames" else inputs.prior.clips,
-        text=inputs.prior.text,
-        count=plan.batch,
-        weight=plan.prior_weight,
-        sigma_shift=shift,
-        drop_probability=plan.pad_probability,
-        estimate_probability=estimates,
-    )
-    return (own, prior)
+    own, prior = list[SourceDraw](), list[SourceDraw]()
+    for kind, turn in _turns(plan, spec):
+        latents, text = _concept(kind, spec, inputs)
+        concept = SourceDraw(
+            origin="concept",
+            latents=latents,
+            text=text,
+            count=plan.batch,
+            weight=1.0,
+            sigma_shift=base.spec.sigma_shift,
+            drop_probability=plan.live_drop or plan.pad_probability,
+            full_mask_share=plan.full_mask_share,
+            estimate_probability=plan.estimate_probability if _sees_estimates(plan, base) else 0.0,
+            turn=turn,
+        )
+        own.append(concept)
+        if plan.prior_weight and inputs.prior is not None:
+            preserved = replace(
+                concept,
+                origin="prior",
+                latents=inputs.prior.frames if kind == "frames" else inputs.prior.clips,
+                text=inputs.prior.text,
+                weight=plan.prior_weight,
+                drop_probability=plan.pad_probability,
+            )
+            prior.append(preserved)
+    return (*own, *prior)
 
 
 def _mean(values: list[Tensor]) -> float:

@@ -154,10 +154,14 @@ class Adapter:
                 f"Stage II needs a trained basis, but {len(dead)} of {len(self._basis)} are zero (first: {dead[0]}): "
                 "the residual's gradient passes through the basis; train Stage I first"
             )
+        self.freeze()
         for path, mix in self._mixes.items():
-            self._basis[path].requires_grad_(False)
-            coefficients = self._coefficients[path].requires_grad_(False)
-            mix.residual = nn.Parameter(torch.zeros_like(coefficients))
+            mix.residual = nn.Parameter(torch.zeros_like(self._coefficients[path]))
+
+    def freeze(self) -> None:
+        """Lets neither basis nor coefficients learn."""
+        for factor in (*self._basis.values(), *self._coefficients.values()):
+            factor.requires_grad_(False)
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Makes the layers multiply in another dtype than float32; what is stored, and its gradients, stay float32.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.records import FrameRules
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class FamilySpec:
         negative_prompt: default negative prompt.
         lora_targets: suffixes of the linear layers that an adapter takes: attention q, k, v, o and
             both feed-forward linears of every block.
+        cross_attention: name of the part of a block that attends to the text; empty where text and video attend to
+            each other in one.
         licence: of the weights.
         temporal_factor: pixel frames per latent frame of the autoencoder.
         spatial_factor: pixels per latent cell, along each side.
@@ -53,6 +56,7 @@ class FamilySpec:
     sampling_steps: int
     negative_prompt: str = ""
     lora_targets: tuple[str, ...] = ()
+    cross_attention: str = ""
     licence: str = ""
     temporal_factor: int = 4
     spatial_factor: int = 8
@@ -60,6 +64,29 @@ class FamilySpec:
     low_noise_guidance_scale: float | None = None
     patch_embedding: str = ""
     self_conditioned: bool = False
+
+    def adapted(self, cross_attention: bool) -> tuple[str, ...]:
+        """Suffixes of the linear layers that an adapter takes.
+
+        Args:
+            cross_attention: with those that attend to the text; without, what a prompt says reaches the video as in
+                the base.
+
+        Returns:
+            All of `lora_targets`, or a part of them.
+
+        Raises:
+            InputError: this family has no such part.
+        """
+        if cross_attention:
+            return self.lora_targets
+        if not self.cross_attention:
+            raise InputError(
+                "cross_attention: false leaves out the layers that attend to the text",
+                got=f"{self.name}, whose text and video attend to each other in the same layers",
+                fix="leave the setting at true",
+            )
+        return tuple(name for name in self.lora_targets if not name.startswith(f"{self.cross_attention}."))
 
     def latent_shape(self, num_frames: int | None = None) -> tuple[int, int, int, int]:
         """Shape (c, t, h, w) of the latents of a clip of the base's size.

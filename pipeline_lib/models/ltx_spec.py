@@ -79,6 +79,7 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         name="ltx",
         frame_rules=card.rules(math.lcm(STOCK_SIZE_MULTIPLE, spatial), temporal),
         lora_targets=LORA_TARGETS,
+        cross_attention="attn2",
         temporal_factor=temporal,
         spatial_factor=spatial,
         latent_channels=folder.config("vae").get("latent_channels", 128),

@@ -57,6 +57,11 @@ class LoraTriple:
         """Whether motion was learned on its own, so that its strength has an effect."""
         return any(factors.residual is not None for factors in self.layers.values())
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether the basis is zero in all layers, so that no strength changes anything: words alone were learned."""
+        return not any(bool(factors.basis.any()) for factors in self.layers.values())
+
     def merged(self, identity: float = 1.0, motion: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
         """One plain LoRA at the given strengths.
 

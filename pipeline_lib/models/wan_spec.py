@@ -114,6 +114,7 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         name="wan",
         frame_rules=card.rules(math.lcm(16, spatial * patch[1], spatial * patch[2]), FRAMES_PER_CHUNK),
         lora_targets=LORA_TARGETS,
+        cross_attention="attn2",
         temporal_factor=temporal,
         spatial_factor=spatial,
         latent_channels=autoencoder.get("z_dim", 16),

@@ -185,9 +185,12 @@ def companions(context: StepContext, folder: Path, identity: float = 1.0) -> Ite
 
 
 def _idle_strengths(context: StepContext, folder: Path) -> list[str]:
-    if context.config.samples.motion_strength == 1.0 or LoraTriple.load(folder / TRIPLE_FILE).has_residual:
+    asked, triple, name = context.config.samples, LoraTriple.load(folder / TRIPLE_FILE), context.method.method.name
+    if triple.is_zero and (asked.identity_strength, asked.motion_strength) != (1.0, 1.0):
+        return [f"samples.identity_strength and samples.motion_strength have no effect: {name} learned words alone"]
+    if asked.motion_strength == 1.0 or triple.has_residual:
         return []
     return [
-        f"samples.motion_strength has no effect: {context.method.method.name} learned no motion of its own here; "
+        f"samples.motion_strength has no effect: {name} learned no motion of its own here; "
         "samples.identity_strength scales all that was learned"
     ]

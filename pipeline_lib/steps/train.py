@@ -150,7 +150,7 @@ def build_stage(context: StepContext, spec: StageSpec, inputs: Mapping[str, Arti
 
 
 def _check_shares(context: StepContext, stage: Stage) -> None:
-    processes, samples = context.config.training.processes, sum(source.count for source in stage.sources)
+    processes, samples = context.config.training.processes, min(stage.step_sizes())
     if processes > samples:
         raise ConfigError(
             f"training.processes: {processes} processes share the samples of a step",

@@ -52,7 +52,9 @@ def weightless_stage(base: BaseModel, spec: FamilySpec, planned: StageSpec) -> S
     settings = planned.settings
     denoiser: Any = base.experts()[0][1]
     factors = AdapterSettings(
-        rank=int(settings.get("rank", 8)), targets=base.spec.lora_targets, basis=settings.get("basis", "output")
+        rank=int(settings.get("rank", 8)),
+        targets=base.spec.adapted(bool(settings.get("cross_attention", True))),
+        basis=settings.get("basis", "output"),
     )
     adapter = Adapter.attach(denoiser, factors, 0)
     residual = bool(settings.get("learn_residual"))
@@ -92,7 +94,7 @@ def samples_of(stage: Stage, count: int) -> list[Sample]:
     clean = source.latents.latents[0]
     return [
         Sample(
-            origin=stage.sources[index % len(stage.sources)].origin,
+            source=stage.sources[index % len(stage.sources)],
             clean=clean,
             noise=torch.zeros_like(clean),
             sigma=torch.zeros(()),

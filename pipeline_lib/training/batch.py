@@ -26,7 +26,7 @@ class Sample:
     """One drawn training sample, on the CPU.
 
     Attributes:
-        origin: whose data it is.
+        source: that it was drawn from.
         clean: latents, (c, t, h, w).
         noise: of the same shape.
         sigma: a scalar tensor in (0, 1).
@@ -37,7 +37,7 @@ class Sample:
         estimated: whether the model sees its own estimate (self-conditioning).
     """
 
-    origin: Origin
+    source: SourceDraw
     clean: Tensor
     noise: Tensor
     sigma: Tensor
@@ -46,6 +46,11 @@ class Sample:
     weight: float
     mask: Tensor | None = None
     estimated: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        """Whose data it is."""
+        return self.source.origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,8 @@ class SourceDraw:
         drop_probability: of each token, drawn with the sample; 0 where masked variants do it.
         full_mask_share: of samples whose whole picture counts, where there are masks.
         estimate_probability: that the model sees its own estimate; 0 draws nothing.
+        turn: part `[low, high)` of [0, 1) that a number drawn once a step must fall into for the source to be drawn
+            from; sources whose parts do not overlap take turns, each in its share of the steps.
     """
 
     origin: Origin
@@ -73,6 +80,12 @@ class SourceDraw:
     drop_probability: float = 0.0
     full_mask_share: float = 0.0
     estimate_probability: float = 0.0
+    turn: tuple[float, float] = (0.0, 1.0)
+
+    def has_turn(self, at: float) -> bool:
+        """Whether a step whose number is `at` draws from it."""
+        low, high = self.turn
+        return low <= at < high
 
     def draw(self, seed: int, stage: str, step: int) -> list[Sample]:
         """The source's samples of one step."""
@@ -93,7 +106,7 @@ class SourceDraw:
         # Drawn last: with and without masks or estimates a sample has the same noise, sigma and tokens.
         estimated = bool(self.estimate_probability and torch.rand((), generator=draw) < self.estimate_probability)
         return Sample(
-            origin=self.origin,
+            source=self,
             clean=clean,
             noise=noise,
             sigma=sigma,

@@ -27,11 +27,11 @@ def check_shardable(stage: Stage, count: int) -> None:
     Raises:
         ConfigError: they would not; says what to change.
     """
-    samples = sum(source.count for source in stage.sources)
-    if samples % count:
+    uneven = [samples for samples in stage.step_sizes() if samples % count]
+    if uneven:
         raise ConfigError(
             f"training.sharded: each of {count} processes needs as many samples of a step",
-            got=f"{samples} samples in stage {stage.spec.name}",
+            got=f"{uneven[0]} samples in stage {stage.spec.name}",
             fix="change method.settings.batch or training.processes",
         )
     if len(stage.base.experts()) > 1:

@@ -84,8 +84,8 @@ class Stage:
         spec: what was planned.
         base: the model; the adapter is attached to it.
         adapter: with the parameters of `learning` trainable.
-        learning: kinds of factors that learn.
-        sources: what a step draws from; the concept first.
+        learning: kinds of factors that learn; none where words alone do.
+        sources: what a step draws from, or those of them whose turn it is; the concept first.
         validation: latents and text of the validation loss.
         validation_held_out: whether they are never drawn from; else they are the concept's own.
         vectors: learned words' vectors, by word; those in `learning_words` learn.
@@ -132,10 +132,11 @@ class Stage:
         named = self.trainable()
         words = [parameter for name, parameter in named.items() if name.startswith("token.")]
         factors = [parameter for name, parameter in named.items() if not name.startswith("token.")]
-        groups = [{"params": factors, "initial_lr": settings.learning_rate, "weight_decay": settings.weight_decay}]
-        if words:
-            groups.append({"params": words, "initial_lr": settings.token_learning_rate, "weight_decay": 0.0})
-        return groups
+        groups = [
+            {"params": factors, "initial_lr": settings.learning_rate, "weight_decay": settings.weight_decay},
+            {"params": words, "initial_lr": settings.token_learning_rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
 
     def rate_factor(self, step: int) -> float:
         """What the learning rates are multiplied by at a step, which counts from 0; in (0, 1]."""
@@ -151,13 +152,18 @@ class Stage:
                 masks = coefficient_masks(shapes, 1 - self.dropout.probability, self.dropout.rescale, draw)
                 device = self.base.device
                 self.adapter.set_masks(kind, {path: mask.to(device) for path, mask in masks.items()})
-        return [sample for source in self.sources for sample in source.draw(self.seed, self.spec.name, step)]
+        at = float(torch.rand((), generator=generator(self.seed, f"{self.spec.name}/turn", step)))
+        return [sample for source in self._drawn(at) for sample in source.draw(self.seed, self.spec.name, step)]
+
+    def step_sizes(self) -> list[int]:
+        """How many samples a step may have: one number, or one for each of the turns that sources take."""
+        return [sum(source.count for source in self._drawn(at)) for at in sorted({one.turn[0] for one in self.sources})]
 
     def loss(self, samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted squared velocity error of a micro-batch.
 
         Args:
-            samples: drawn by :meth:`draw`, of one latent shape.
+            samples: drawn by :meth:`draw` for one step, of one latent shape.
 
         Returns:
             A scalar that sums over micro-batches to the step's loss (concept mean + λ · prior mean), and
@@ -173,10 +179,11 @@ class Stage:
         errors = self._errors(batch, self._conditioning(samples))
         weights = torch.tensor([sample.weight for sample in samples], device=errors.device)
         weighted = errors * weights
-        parts = {}
+        parts: dict[str, Tensor] = {}
         for source in self.sources:
-            mine = torch.tensor([sample.origin == source.origin for sample in samples], device=errors.device)
-            parts[f"{source.origin}_loss"] = (weighted * mine).sum().detach() / source.weight
+            mine = torch.tensor([sample.source is source for sample in samples], device=errors.device)
+            name, part = f"{source.origin}_loss", (weighted * mine).sum().detach() / source.weight
+            parts[name] = parts[name] + part if name in parts else part
         return weighted.sum(), parts
 
     @torch.no_grad()
@@ -200,6 +207,9 @@ class Stage:
                     batch = _Batch(same, noise[part], sigmas[part], mask, range(len(part)))
                     total += self._errors(batch, conditioning).sum().cpu()
         return float(total) / (len(latents) * len(sigmas))
+
+    def _drawn(self, at: float) -> list[SourceDraw]:
+        return [source for source in self.sources if source.has_turn(at)]
 
     def _errors(self, batch: _Batch, conditioning: Conditioning) -> Tensor:
         device = self.base.device
@@ -239,7 +249,7 @@ class Stage:
     def _conditioning(self, samples: Sequence[Sample]) -> Conditioning:
         parts = []
         for source in self.sources:
-            mine = [sample for sample in samples if sample.origin == source.origin]
+            mine = [sample for sample in samples if sample.source is source]
             if mine:
                 vectors = self.vectors if source.origin == "concept" else {}
                 rows, hidden = [sample.row for sample in mine], [sample.hidden for sample in mine]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.run import demo_config
+from flows.cli.run import DEMO_GUIDANCE, demo_config
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.generation.prompts import read_prompts
 from pipeline_lib.world.gizmos import REPORTING, gizmo
@@ -17,6 +17,8 @@ def test_the_demo_knows_the_truth_about_its_creature(tmp_path: Path, monkeypatch
     config = demo_config(["samples.seeds=[3]"])
     assert config.evaluation.truth == f"gizmo:{REPORTING[0]}"
     assert (config.method.preset, config.samples.seeds) == ("demo", (3,))
+    assert config.samples.guidance_scale == DEMO_GUIDANCE
+    assert demo_config(["samples.guidance_scale=2"]).samples.guidance_scale == 2.0
     prompts = read_prompts(Path(config.samples.prompts_file))
     assert [prompt.kind for prompt in prompts] == ["reconstruction", "local", "local", "global", "global", "global"]
     known = {prompt.text for prompt in gizmo(REPORTING[0]).editing_prompts}

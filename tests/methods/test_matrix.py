@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from pipeline_lib.errors import ConfigError, InputError
+from pipeline_lib.methods.baselines.dreammix import DreamMix
 from pipeline_lib.methods.baselines.lora import PlainLora
+from pipeline_lib.methods.baselines.textual_inversion import TextualInversion
+from pipeline_lib.methods.baselines.two_stage import TwoStage
 from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.methods.settings import settings_from
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.triple import LoraTriple
-from pipeline_lib.registry import choose_settings
+from pipeline_lib.registry import choose_method, choose_settings, method_names
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.sections import MethodSection
 from pipeline_lib.training.checkpoint import Checkpoints
@@ -43,8 +46,18 @@ METHODS = {
         SetAndSequence(),
         {**SMALL, "identity_steps": 4, "motion_steps": 4, "self_conditioning": "on"},
     ),
+    "two_stage": (TwoStage(), {**SMALL, "identity_steps": 4, "motion_steps": 4}),
+    "two_stage-tokens": (
+        TwoStage(),
+        {**SMALL, "identity_steps": 4, "motion_steps": 4, "special_tokens": "encoder_output"},
+    ),
     "lora": (PlainLora(), {**SMALL, "steps": 4}),
     "lora-prior": (PlainLora(), {**SMALL, "steps": 4, "prior_weight": 1.0}),
+    "textual_inversion": (
+        TextualInversion(),
+        {"steps": 4, "batch": 2, "word_optimizer": {"learning_rate": 1e-2}},
+    ),
+    "dreammix": (DreamMix(), {**SMALL, "steps": 8}),
 }
 
 
@@ -88,13 +101,15 @@ def test_all_stages_train_only_the_adapter_and_leave_the_base(case, tiny_folder,
     before = {name: value.clone() for name, value in base.experts()[0][1].state_dict().items()}
     for spec, result, figures in train_all(method, settings, base, data, prior, tmp_path):
         triple = LoraTriple.load(result / "triple.safetensors")
-        assert triple.rank == 2
-        assert all(bool(factors.basis.any()) for factors in triple.layers.values()), spec.name
-        assert figures["effective_rank"] <= 2 + 1e-4
+        learns = spec.settings.get("learn_factors", True)
+        assert triple.rank == (2 if learns else 1)
+        assert all(bool(factors.basis.any()) == learns for factors in triple.layers.values()), spec.name
+        assert ("effective_rank" in figures) == learns
+        assert figures.get("effective_rank", 0.0) <= 2 + 1e-4
     after = base.experts()[0][1].state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    if getattr(settings, "special_tokens", "word") != "encoder_input":
+    if spec.settings.get("words_at") != "encoder_input":
         assert base.encoder_calls <= 3  # the probes of text_embedding_rms, where words are learned
 
 
@@ -122,11 +137,13 @@ def test_a_stage_on_clips_refuses_images_by_name(case, base, data, prior):
         method.build(spec, base, StageInputs(data=images, prior=prior, previous=None, seed=0, micro_batch=8))
 
 
-@pytest.mark.parametrize("method", [SetAndSequence(), PlainLora()], ids=lambda method: method.name)
-def test_every_preset_is_valid_and_an_unknown_one_is_named(method):
-    assert choose_settings(RunConfig(method=MethodSection(name=method.name, preset="paper")))[1] == settings_from(
-        method, "paper", {}
-    ), "the registry finds them without the method"
+@pytest.mark.parametrize("name", method_names())
+def test_every_preset_is_valid_and_an_unknown_one_is_named(name):
+    config = RunConfig(method=MethodSection(name=name, preset="paper"))
+    method = choose_method(config).method
+    assert method.name == name
+    assert any(method.name == other.name for other, _ in METHODS.values()), "it has no row in the matrix"
+    assert choose_settings(config)[1] == settings_from(method, "paper", {}), "the registry finds them without it"
     for preset in method.presets:
         settings = settings_from(method, preset, {})
         assert json.loads(settings.model_dump_json())

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError, StopRequested
+from pipeline_lib.methods.baselines.dreammix import DreamMix
 from pipeline_lib.methods.baselines.lora import PlainLora
+from pipeline_lib.methods.baselines.two_stage import TwoStage
 from pipeline_lib.methods.method import StageInputs
 from pipeline_lib.methods.set_and_sequence.method import SetAndSequence
 from pipeline_lib.methods.settings import settings_from
@@ -26,7 +28,8 @@ from pipeline_lib.training.checkpoint import Checkpoints
 from pipeline_lib.training.loop import run_stage
 from tests.models.test_lora_use import lora_file
 
-SMALL = {"rank": 4, "batch": 2, "prior_weight": 0.0, "optimizer": {"learning_rate": 1e-2}}
+PLAIN = {"rank": 4, "batch": 2, "optimizer": {"learning_rate": 1e-2}}
+SMALL = {**PLAIN, "prior_weight": 0.0}
 METHODS = {
     "set_and_sequence": (SetAndSequence(), {**SMALL, "identity_steps": 4, "motion_steps": 4}),
     "set_and_sequence-input": (
@@ -34,6 +37,8 @@ METHODS = {
         {**SMALL, "identity_steps": 4, "basis": "input", "zero_factor": "coefficients"},
     ),
     "lora": (PlainLora(), {**SMALL, "steps": 4}),
+    "two_stage": (TwoStage(), {**PLAIN, "identity_steps": 4, "motion_steps": 4}),
+    "dreammix": (DreamMix(), {**PLAIN, "steps": 4}),
 }
 
 

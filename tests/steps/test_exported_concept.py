@@ -94,6 +94,35 @@ def test_a_sample_is_what_the_concept_folder_makes(tmp_path: Path, tiny_folder: 
     assert difference(on_stock_pipeline(tiny_folder, unlearned, sample), shown) > (0 if words == "encoder_input" else 1)
 
 
+def test_a_word_alone_is_a_concept_too(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
+    own = "{steps: 20, batch: 2, word_optimizer: {learning_rate: 10.0, max_gradient_norm: 10.0}}"
+    settings = ["method.name=textual_inversion", f"method.settings={own}", "training.preview_every=50"]
+    shared = [setting for setting in SETTINGS if not setting.startswith("method.")]
+    config = tiny_config(tiny_folder, [clip], *shared, *settings)
+    state = StateFolder.open(tmp_path / "state")
+    result = run_in_process(config, state, lambda _event: None)
+    assert any("learned words alone" in note for note in result.notes), "strengths were asked for"
+    record = RunFolder(state, result.run_id).record()
+    assert record is not None
+    (sample, shown), *_ = load_samples(state.store, record.steps["generate-personalised"].ref)
+    assert sample.filled_prompt.startswith("a <extra_id_0> dog,")
+    concept = Path(result.concept)
+    assert difference(on_stock_pipeline(tiny_folder, concept, sample), shown) <= 1
+    (concept / TOKENS_FILE).unlink()
+    assert difference(on_stock_pipeline(tiny_folder, concept, sample), shown) > 2, "the word is what was learned"
+    pipeline: Any = WanPipeline.from_pretrained(tiny_folder)
+    pipeline.load_lora_weights(result.lora)
+    plain = WanPipeline.from_pretrained(tiny_folder)
+    video = {name: seen(pipe, sample.filled_prompt) for name, pipe in (("lora", pipeline), ("base", plain))}
+    assert np.array_equal(video["lora"], video["base"]), "a stock loader gets the base"
+
+
+def seen(pipeline: Any, prompt: str) -> NDArray[np.float32]:
+    pipeline.set_progress_bar_config(disable=True)
+    size = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
+    return pipeline(prompt=prompt, **size, generator=generator(3, "sample"), output_type="np").frames[0]
+
+
 def test_self_conditioning_goes_with_the_concept(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
     config = tiny_config(
         tiny_folder,

@@ -156,14 +156,10 @@ def test_a_run_that_starts_from_a_lora(
 
 
 def test_a_method_that_cannot_says_so(clip: Path, tiny_folder: Path, style: Path) -> None:
-    from pipeline_lib.methods.baselines.lora import PlainLora
-
-    config = config_with(clip, tiny_folder, [], start=(str(style),))
-    check_config(config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PlainLora, "starts_from_loras", False)
-        with pytest.raises(ConfigError, match="method lora starts from nothing"):
-            check_config(config)
+    check_config(config_with(clip, tiny_folder, [], start=(str(style),)))
+    word = ("method.name=textual_inversion", "method.settings={}")
+    with pytest.raises(ConfigError, match="method textual_inversion starts from nothing"):
+        check_config(config_with(clip, tiny_folder, [], *word, start=(str(style),)))
 
 
 @pytest.mark.parametrize("key", ["base.loras", "method.start"])
