@@ -80,12 +80,13 @@ def sample(found: FoundConcept, request: SampleRequest, base: str) -> StepResult
     """Samples in a worker child; what was made before is found."""
     from pipeline_lib.models.concept import read_concept
     from pipeline_lib.models.lora_file import used_loras
+    from pipeline_lib.registry import loras_on_base
 
     record = read_concept(found.folder).record
-    uses = found.config.base.loras if record.loras else ()
+    uses, own = (loras_on_base(found.config), found.config.base.loras) if record.loras else ((), ())
     if tuple(lora.fact for lora in used_loras(uses)) != record.loras:
         told = ", ".join(map(str, record.loras))
         raise InputError(
             f"{found.label} was trained with {told}", fix="use the command: mannerism generate --lora FILE"
         )
-    return sample_concept(found, request, concept_config(found, base, uses), StateFolder.open())
+    return sample_concept(found, request, concept_config(found, base, own), StateFolder.open())

@@ -152,10 +152,11 @@ def _loras_of(found: FoundConcept, record: ConceptRecord) -> list[LoraUse]:
     if not record.loras:
         return []
     from pipeline_lib.models.lora_file import used_loras
+    from pipeline_lib.registry import loras_on_base
 
     uses = list(found.config.base.loras)
     try:
-        at_place = tuple(lora.fact for lora in used_loras(uses)) == record.loras
+        at_place = tuple(lora.fact for lora in used_loras(loras_on_base(found.config))) == record.loras
     except PipelineError:  # the files may be gone
         at_place = False
     if not at_place:

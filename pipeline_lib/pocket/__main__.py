@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from pipeline_lib.pocket import (
     image_encoder,
     segmenter,
     segmenter_quality,
+    sibling,
 )
 from pipeline_lib.pocket.base_data import LatentSource
 from pipeline_lib.pocket.captioner_data import LessonSource
@@ -81,6 +83,8 @@ def _base(arguments: argparse.Namespace) -> None:
     source.refresh()
     settings = base.BaseSettings(**({"steps": arguments.steps} if arguments.steps else {}))
     published = arguments.zoo / "base" if arguments.go_on else None
+    if published:
+        settings = replace(settings, image_steps=0)
     trainer = base.BaseTrainer(_piece(arguments, "base"), source, settings, published)
     if arguments.compile:
         # Not `block.compile()`: the hooks of PlaceHeads would be compiled too, for each block anew. All blocks share a
@@ -90,6 +94,18 @@ def _base(arguments: argparse.Namespace) -> None:
             block.forward = torch.compile(block.forward, dynamic=False)
     steps = base.train(trainer, arguments.zoo / "base")
     print(f"base: {steps} of {settings.steps} steps")
+
+
+def _outline(arguments: argparse.Namespace) -> None:
+    settings = sibling.SiblingSettings(**({"steps": arguments.steps} if arguments.steps else {}))
+    parent, folder = arguments.zoo / "base", arguments.work / "outline"
+    vae = AutoencoderKLWan.from_pretrained(parent / "vae", torch_dtype=torch.float32)
+    numbers = list(range(sibling.FIRST_SHARD, sibling.FIRST_SHARD + settings.shards))
+    write_latents(vae.eval(), folder, numbers, sibling.OUTLINE_MIX)
+    source = LatentSource(folder, build_tokenizer(), mix=sibling.OUTLINE_MIX)
+    source.refresh()
+    trainer = sibling.SiblingTrainer(_piece(arguments, "outline"), source, settings, parent)
+    print(f"outline: {sibling.train(trainer, arguments.zoo / 'outline')} of {settings.steps} steps")
 
 
 def _clip(arguments: argparse.Namespace) -> None:
@@ -148,6 +164,7 @@ def _all(arguments: argparse.Namespace) -> None:
         _latents,
         _base,
         _decoder,
+        _outline,
         _clip,
         _image,
         _identity,
@@ -164,6 +181,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "decoder": _decoder,
     "latents": _latents,
     "base": _base,
+    "outline": _outline,
     "clip": _clip,
     "image": _image,
     "identity": _identity,

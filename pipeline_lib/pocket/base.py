@@ -59,9 +59,11 @@ class BaseSettings:
         matrix_rate: peak learning rate of matrices in blocks (Muon, scaled to AdamW's size).
         other_rate: peak learning rate of everything else (AdamW).
         subject_weight: weight of subject cells over background cells.
+        decay: share of the steps in which the rates fall to nothing.
         average: decay of the weights' moving average.
         words_weight: weight of the words that the text encoder is asked for.
         places_weight: weight of the frames and poses that the transformer is asked for.
+        cells_weight: weight of what it is asked about cells.
         early_share: share of a step's samples whose sigma is drawn evenly from the first moments of sampling.
         early_sigma: where those moments end.
         padding_weight: weight of the share of attention that goes to padding.
@@ -74,12 +76,14 @@ class BaseSettings:
     image_frames: int = 1
     clip_batch: int = 16
     cycle: tuple[Kind, ...] = ("clip", "clip", "clip", "image")
-    matrix_rate: float = 1.5e-3
-    other_rate: float = 1e-3
+    matrix_rate: float = 1e-3
+    other_rate: float = 7e-4
     subject_weight: float = 4.0
+    decay: float = 0.6
     average: float = 0.998
     words_weight: float = 0.1
     places_weight: float = 0.1
+    cells_weight: float = 0.1
     early_share: float = 0.25
     early_sigma: float = 0.85
     padding_weight: float = 0.03
@@ -95,12 +99,16 @@ class Losses:
         words: what the text encoder makes of the caption's words.
         frames: which frame of its clip a token takes itself for; None where frames stand alone.
         poses: where a frame's tokens see its subjects.
+        cells: where on a subject's body the cells of a token lie.
+        names: what a token calls the subject that it shows.
     """
 
     velocity: Tensor
     words: Tensor
     frames: Tensor | None
     poses: Tensor
+    cells: Tensor
+    names: Tensor
 
 
 def draw_sigma(source: torch.Generator, count: int, settings: BaseSettings) -> Tensor:
@@ -144,8 +152,9 @@ def losses(model: TextToVideo, batch: Batch, seed: int, settings: BaseSettings) 
         words = model.heads(embeddings, batch.mask, batch.words)
     error = (predicted.float() - velocity_target(batch.latents, noise)).square()
     weight = 1.0 + (settings.subject_weight - 1.0) * batch.occupancy
-    frames, poses = model.places(batch.poses)
-    return Losses((error * weight).sum() / (weight.sum() * error.shape[1]), words, frames, poses)
+    velocity = (error * weight).sum() / (weight.sum() * error.shape[1])
+    asked = batch.words.repeat_interleave(len(noisy) // len(batch.words), dim=0)
+    return Losses(velocity, words, *model.places(batch.poses), *model.cells(batch.poses, batch.occupancy, asked))
 
 
 def build_optimizers(
@@ -284,8 +293,11 @@ class BaseTrainer:
         settings = self.settings
         found = losses(self.model, batch, draw, settings)
         total = found.velocity + settings.words_weight * found.words
-        total = total + settings.places_weight * found.poses
-        told = {"loss": found.velocity.item(), "words": found.words.item(), "poses": found.poses.item()}
+        total = total + settings.places_weight * found.poses + settings.cells_weight * (found.cells + found.names)
+        told = {
+            name: getattr(found, kept).item()
+            for name, kept in (("loss", "velocity"), ("words",) * 2, ("poses",) * 2, ("cells",) * 2, ("names",) * 2)
+        }
         if found.frames is not None:
             total, told["frames"] = total + settings.places_weight * found.frames, found.frames.item()
         if self.watched:
@@ -305,7 +317,7 @@ class BaseTrainer:
             self.model.ignore_padding()
             self.watched = None
         kind = self._kind()
-        factor = learning_rate_factor(self.step, self.settings.steps)
+        factor = learning_rate_factor(self.step, self.settings.steps, decay=self.settings.decay)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * factor
             optimizer.zero_grad(set_to_none=True)

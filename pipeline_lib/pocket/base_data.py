@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from pipeline_lib.pocket.base_words import QUESTIONS, UNKNOWN, answers
-from pipeline_lib.pocket.latents_cache import LatentShard, latents_present, read_latents
+from pipeline_lib.pocket.latents_cache import BASE_MIX, LatentShard, latents_present, read_latents
 from pipeline_lib.pocket.tokenizer import finish_caption
 from pipeline_lib.pocket.world_settings import TRAINING_SEED
 from pipeline_lib.world.captions import CaptionStyle, caption
-from pipeline_lib.world.sampling import scene_generator
+from pipeline_lib.world.sampling import SceneMix, scene_generator
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,20 @@ class LatentSource:
         folder: the latents cache.
         tokenizer: the pocket tokenizer.
         dropped: share of captions replaced by the empty prompt, for guidance.
+        mix: what the scenes were drawn from.
     """
 
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast, dropped: float = 0.1) -> None:
-        self.folder, self.tokenizer, self.dropped = folder, tokenizer, dropped
+    def __init__(
+        self, folder: Path, tokenizer: PreTrainedTokenizerFast, dropped: float = 0.1, mix: SceneMix = BASE_MIX
+    ) -> None:
+        self.folder, self.tokenizer, self.dropped, self.mix = folder, tokenizer, dropped, mix
         self.shards: dict[int, LatentShard] = {}
 
     def refresh(self) -> int:
         """Read shards that have appeared since; return how many there are."""
         for number in latents_present(self.folder):
             if number not in self.shards:
-                self.shards[number] = read_latents(self.folder, number)
+                self.shards[number] = read_latents(self.folder, number, self.mix)
         return len(self.shards)
 
     def batch(self, step: int, size: int, frames: int = 0) -> Batch:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
 from pipeline_lib.models.wan_attention import CollapsedPadding, rows_needed
+from pipeline_lib.pocket.base_cells import CellHeads
 from pipeline_lib.pocket.base_models import (
     MAX_TEXT_TOKENS,
     TEXT_WIDTH,
@@ -37,7 +38,9 @@ class TextToVideo(nn.Module):
         for block in self.transformer.blocks:
             block.attn1.processor, block.attn2.processor = ExplicitAttention(), ExplicitAttention()
         self.heads = WordHeads(TEXT_WIDTH)
-        self.places = PlaceHeads(self.transformer.blocks, self.transformer.proj_out.in_features, CLIP_FRAMES)
+        width = self.transformer.proj_out.in_features
+        self.places = PlaceHeads(self.transformer.blocks, width, CLIP_FRAMES)
+        self.cells = CellHeads(self.transformer.blocks, width)
         self.padding = CollapsedPadding(self.transformer, MAX_TEXT_TOKENS, enabled=True)
 
     def start_from(self, folder: Path) -> None:

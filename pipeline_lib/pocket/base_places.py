@@ -22,6 +22,7 @@ from pipeline_lib.world.scene import Scene
 
 POSE_NUMBERS = 6
 """A pose here: place across and down, log size, sine and cosine of the turn, log stretch, each about one in spread."""
+HALF = SIZE / 2.0
 _USUAL_SIZE = 15.0
 # Rows and columns are known after two blocks; poses need what the text says, and what is left to draw needs poses.
 _FRAME_BLOCK, _POSE_BLOCK = 1, 4
@@ -37,16 +38,34 @@ def subject_poses(scene: Scene) -> npt.NDArray[np.float32]:
         Shape (T, 2, 6), NaN where there is no such subject.
     """
     across, down, size, turn, stretch = np.moveaxis(poses(scene), -1, 0)
-    half = SIZE / 2.0
     columns = (
-        2.0 * (across / half - 1.0),
-        6.0 * (down / half - 1.0),
+        2.0 * (across / HALF - 1.0),
+        6.0 * (down / HALF - 1.0),
         4.5 * (size - np.log(_USUAL_SIZE)),
         2.0 * np.sin(turn),
         2.0 * np.cos(turn),
         10.0 * stretch,
     )
     return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def in_pixels(asked: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The poses that :func:`subject_poses` put into numbers of one spread.
+
+    Args:
+        asked: shape (..., 6).
+
+    Returns:
+        Places across and down and half heights in pixels, turns in radians, log stretch, shape (...) each.
+    """
+    across, down, size, sine, cosine, stretch = asked.unbind(-1)
+    return (
+        HALF * (across / 2.0 + 1.0),
+        HALF * (down / 6.0 + 1.0),
+        _USUAL_SIZE * torch.exp(size / 4.5),
+        torch.atan2(sine, cosine),
+        stretch / 10.0,
+    )
 
 
 class PlaceHeads(nn.Module):

@@ -28,8 +28,10 @@ _SCENE_WORDS: dict[str, tuple[str, ...]] = {
     "camera": tuple(vocabulary.CAMERAS),
 }
 _MOST_SUBJECTS = 2
+SUBJECT_SIZES = tuple(len(words) for words in _SUBJECT_WORDS.values())
+"""How many words there are for each question about a subject."""
 _SIZES = (
-    *(len(words) for _ in range(_MOST_SUBJECTS) for words in _SUBJECT_WORDS.values()),
+    *SUBJECT_SIZES * _MOST_SUBJECTS,
     *(len(words) for words in _SCENE_WORDS.values()),
 )
 QUESTIONS = len(_SIZES)

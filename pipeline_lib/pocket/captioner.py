@@ -16,6 +16,7 @@ from pipeline_lib.pocket import captioner_language as language
 from pipeline_lib.pocket.captioner_data import Lesson, LessonSource
 from pipeline_lib.pocket.captioner_hints import HintHeads
 from pipeline_lib.pocket.captioner_model import (
+    CLIP_GROUPS,
     GRID,
     TOKENS,
     build_captioner,
@@ -46,7 +47,7 @@ class CaptionerSettings:
         hints: weight of the questions that vision tokens answer themselves.
     """
 
-    steps: int = 3000
+    steps: int = 4000
     batch: int = 24
     matrix_rate: float = 2e-3
     kernel_rate: float = 4e-4
@@ -66,6 +67,7 @@ class LessonBatch:
 
     Attributes:
         patches: of :func:`patches_of`.
+        groups: pairs of frames of each clip; 1 for pictures.
         grid: (groups, rows, columns) of patches of each clip or picture, shape (M, 3).
         tokens: question and answer, shape (B, L).
         kinds: 1 for places of pictures, 2 of videos, 0 for text, shape (B, L).
@@ -74,6 +76,7 @@ class LessonBatch:
     """
 
     patches: Tensor
+    groups: int
     grid: Tensor
     tokens: Tensor
     kinds: Tensor
@@ -97,7 +100,8 @@ def batch_of(lessons: list[Lesson], tokenizer: PreTrainedTokenizerFast) -> Lesso
     shown = frames if moving else frames.flatten(0, 1)[:, None]
     place = tokenizer.convert_tokens_to_ids(language.VIDEO if moving else language.IMAGE)
     start, stop, ask = tokenizer.convert_tokens_to_ids([language.VISION_START, language.VISION_END, language.ANSWER])
-    media = [start, *[place] * TOKENS, stop] * (1 if moving else count)
+    groups = CLIP_GROUPS if moving else 1
+    media = [start, *[place] * (groups * TOKENS), stop] * (1 if moving else count)
     plain = set(tokenizer.convert_tokens_to_ids(list(language.scaffold())))
     rows, weights = [], []
     questions = tokenizer([language.question(lesson.noun, moving) for lesson in lessons]).input_ids
@@ -110,7 +114,8 @@ def batch_of(lessons: list[Lesson], tokenizer: PreTrainedTokenizerFast) -> Lesso
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
     return LessonBatch(
         patches=patches_of(shown),
-        grid=torch.tensor([[1, GRID, GRID]]).repeat(len(shown), 1),
+        groups=groups,
+        grid=torch.tensor([[groups, GRID, GRID]]).repeat(len(shown), 1),
         tokens=tokens,
         kinds=(tokens == place).long() * (2 if moving else 1),
         attention=(tokens != pad).long(),
@@ -150,7 +155,7 @@ def answer_loss(model: Qwen2VLForConditionalGeneration, batch: LessonBatch, feat
 
 def kind_of(name: str, value: Tensor) -> str:
     """Which rate a parameter of the captioner or of its heads has, by its name: see :class:`CaptionerSettings`."""
-    if name.startswith(("subject.", "scene.")):
+    if name.startswith(("subject.", "scene.", "place.")):
         return "head"
     if value.ndim == 2 and (".layers." in name or ".blocks." in name):
         return MATRIX
@@ -191,7 +196,7 @@ class CaptionerTrainer:
         lessons = self.source.batch(self.step, self.settings.batch)
         batch = batch_of(lessons, self.tokenizer)
         with torch.autocast("cpu", torch.bfloat16):
-            features = vision_features(self.model, batch.patches)
+            features = vision_features(self.model, batch.patches, batch.groups)
         loss, right = answer_loss(self.model, batch, features)
         clips = bool((batch.kinds == 2).any())
         total = loss + self.settings.hints * self.heads.loss(features, lessons) if clips else loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline_lib.pocket import clip_cache
+from pipeline_lib.pocket.base_places import POSE_NUMBERS, subject_poses
 from pipeline_lib.pocket.captioner_language import SILENCE, answer, nouns
+from pipeline_lib.pocket.captioner_model import CLIP_GROUPS, TEMPORAL
 from pipeline_lib.pocket.pictures import natural_picture
 from pipeline_lib.pocket.world_settings import CLIP_FRAMES, SIZE, TRAINING_SEED
 from pipeline_lib.world import phrases
@@ -23,7 +26,10 @@ _MIRRORED = {"sliding left": "sliding right", "sliding right": "sliding left"}
 _MIRRORED_CAMERA = {"pan left": "pan right", "pan right": "pan left"}
 _STRANGERS = ("dog", "wolf", "cat", "toy", "person", "car", "bird", "bear", "robot", "plant")
 _PICTURES = (1, 1, 3)
-_NOWHERE = np.zeros((4, 4), np.float32)
+_NOWHERE = np.zeros((CLIP_GROUPS, 4, 4), np.float32)
+_UNPOSED = np.full((CLIP_FRAMES, 2, POSE_NUMBERS), np.nan, np.float32)
+# Of a pose: place across and sine of the turn change their sign in a mirror.
+_MIRROR = np.array([-1, 1, 1, -1, 1, 1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class Lesson:
         answer: canonical JSON.
         scene: what is seen; None where it is not of the pocket world.
         which: the subject that is asked about.
-        occupancy: share of pixels and frames that show a subject, by cells of 16×16 pixels, shape (4, 4).
+        occupancy: share of pixels and frames that show a subject, by pairs of frames and cells of 16×16 pixels,
+            shape (7, 4, 4).
+        poses: of :func:`~pipeline_lib.pocket.base_places.subject_poses`, shape (13, 2, 6); NaN of elsewhere.
     """
 
     frames: Frames
@@ -45,6 +53,7 @@ class Lesson:
     scene: Scene | None
     which: int
     occupancy: Cells
+    poses: Cells
 
 
 def mirrored(scene: Scene) -> Scene:
@@ -122,6 +131,7 @@ class LessonSource:
         self.frames = [shard.frames for shard in read]
         self.scenes = [shard.scenes for shard in read]
         self.occupancy = [cells_of(shard.masks) for shard in read]
+        self.poses = [poses_of(shard.scenes) for shard in read]
         self.strange = [strange_clip(scene_generator(TRAINING_SEED, index, stream=31)) for index in range(strangers)]
 
     def batch(self, step: int, size: int) -> list[Lesson]:
@@ -142,23 +152,31 @@ class LessonSource:
         if rng.random() < 0.06:
             frames = self.strange[int(rng.integers(len(self.strange)))]
             words = _STRANGERS if rng.random() < 0.5 else nouns()
-            return Lesson(_picked(frames, count, rng), words[int(rng.integers(len(words)))], SILENCE, None, 0, _NOWHERE)
+            noun = words[int(rng.integers(len(words)))]
+            return Lesson(_picked(frames, count, rng), noun, SILENCE, None, 0, _NOWHERE, _UNPOSED)
         shard = int(rng.integers(len(self.frames)))
         place = int(rng.integers(len(self.scenes[shard])))
         frames, scene = self.frames[shard][place], self.scenes[shard][place]
-        cells = self.occupancy[shard][place]
+        cells, poses = self.occupancy[shard][place], self.poses[shard][place]
         # In the mirror the left one of a pair is the right one: words for pairs rest on their order.
         if len(scene.subjects) == 1 and rng.random() < 0.5:
-            frames, scene, cells = frames[:, :, ::-1], mirrored(scene), cells[:, ::-1]
+            frames, scene = frames[:, :, ::-1], mirrored(scene)
+            cells, poses = cells[..., ::-1], poses * _MIRROR
         which, noun = asked_subject(scene, rng)
         moving = count == CLIP_FRAMES
-        return Lesson(_picked(frames, count, rng), noun, answer(scene, which, moving), scene, which, cells)
+        return Lesson(_picked(frames, count, rng), noun, answer(scene, which, moving), scene, which, cells, poses)
 
 
 def cells_of(masks: npt.NDArray[np.bool_]) -> Cells:
-    """Mean of masks (N, T, 64, 64) over time and cells of 16×16 pixels, shape (N, 4, 4)."""
-    cells = masks.reshape(*masks.shape[:2], 4, SIZE // 4, 4, SIZE // 4).mean((1, 3, 5), dtype=np.float32)
+    """Mean of masks (N, 13, 64, 64) over pairs of frames and cells of 16×16 pixels, shape (N, 7, 4, 4)."""
+    whole = np.concatenate([masks, np.repeat(masks[:, -1:], -masks.shape[1] % TEMPORAL, axis=1)], axis=1)
+    cells = whole.reshape(len(masks), -1, TEMPORAL, 4, SIZE // 4, 4, SIZE // 4).mean((2, 4, 6), dtype=np.float32)
     return np.asarray(cells, np.float32)
+
+
+def poses_of(scenes: Sequence[Scene]) -> Cells:
+    """Where the subjects of clips are, shape (N, 13, 2, 6)."""
+    return np.stack([subject_poses(scene) for scene in scenes])
 
 
 def _picked(frames: Frames, count: int, rng: np.random.Generator) -> Frames:

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline_lib.pocket.base_places import POSE_NUMBERS
 from pipeline_lib.pocket.captioner_data import Lesson
+from pipeline_lib.pocket.captioner_model import CLIP_GROUPS, TEMPORAL
 from pipeline_lib.world import vocabulary
 from pipeline_lib.world.scene import Scene, Subject
 
 _IGNORED = -100
 _LEAST = 0.03  # share of a token's pixels and frames that must show the subject
-_SHAPES, _MOTIONS = (*vocabulary.SHAPES, "creature"), (*vocabulary.MOTIONS, "free")
+_SHAPES = (*vocabulary.SHAPES, "creature")
 
 SUBJECT_HEADS: dict[str, tuple[int, Callable[[Subject], int]]] = {
     "shape": (len(_SHAPES), lambda one: _SHAPES.index(one.shape)),
@@ -32,7 +34,6 @@ SUBJECT_HEADS: dict[str, tuple[int, Callable[[Subject], int]]] = {
 }
 """Asked of the tokens that show a subject: how many answers, and which is right."""
 SCENE_HEADS: dict[str, tuple[int, Callable[[Scene], int]]] = {
-    "motion": (len(_MOTIONS), lambda scene: _MOTIONS.index(scene.subjects[0].motion.name)),
     "camera": (len(vocabulary.CAMERAS), lambda scene: vocabulary.CAMERAS.index(scene.camera.name)),
     "background": (len(vocabulary.BACKGROUNDS), lambda scene: vocabulary.BACKGROUNDS.index(scene.backdrop.name)),
     "light": (len(vocabulary.LIGHTS), lambda scene: vocabulary.LIGHTS.index(scene.light)),
@@ -51,12 +52,13 @@ class HintHeads(nn.Module):
         super().__init__()
         self.subject = nn.ModuleDict({name: nn.Linear(width, count) for name, (count, _) in SUBJECT_HEADS.items()})
         self.scene = nn.ModuleDict({name: nn.Linear(width, count) for name, (count, _) in SCENE_HEADS.items()})
+        self.place = nn.Linear(width, 2 * POSE_NUMBERS)
 
     def loss(self, tokens: Tensor, lessons: list[Lesson]) -> Tensor:
         """Mean cross-entropy of all questions.
 
         Args:
-            tokens: the vision tower's tokens of clips, shape (B, 16, width).
+            tokens: the vision tower's tokens of clips, shape (B, 112, width).
             lessons: the clips; those not of the pocket world are left out.
 
         Returns:
@@ -78,10 +80,25 @@ class HintHeads(nn.Module):
         for name, (_, tell) in SCENE_HEADS.items():
             right = torch.tensor([tell(scene) for scene in scenes])
             losses.append(functional.cross_entropy(self.scene[name](seen.mean(1)), right))
+        poses = torch.stack([_poses_by_token(lessons[index]) for index in known])
+        errors = (self.place(seen) - poses).square().mean(-1)
+        losses.append((errors * weight).sum() / len(scenes))
         return torch.stack(losses).mean()
 
 
 def _by_token(scene: Scene, answer: Callable[[Subject], int]) -> Tensor:
-    """The right answer for each of 4 × 4 tokens: of a pair, the left one's on the left."""
+    """The right answer for each token of a clip, 4 × 4 a pair of frames; of a pair, the left one's on the left."""
     sides = [answer(scene.subjects[0]), answer(scene.subjects[-1])]
-    return torch.tensor([sides[column // 2] for _ in range(4) for column in range(4)])
+    return torch.tensor([sides[column // 2] for _ in range(4) for column in range(4)]).repeat(CLIP_GROUPS)
+
+
+def _poses_by_token(lesson: Lesson) -> Tensor:
+    """For each token the pose of the subject on its side: the mean over its frames, and how it changes between them.
+
+    Motions are told from poses by the decoder, which alone sees all frames.
+    """
+    poses = np.concatenate([lesson.poses, np.repeat(lesson.poses[-1:], -len(lesson.poses) % TEMPORAL, axis=0)])
+    pairs = poses.reshape(-1, TEMPORAL, 2, POSE_NUMBERS)
+    told = np.concatenate([pairs.mean(1), 2.0 * (pairs[:, -1] - pairs[:, 0])], axis=-1)
+    told = np.where(np.isnan(told), told[:, :1], told)  # a single subject is on both sides
+    return torch.from_numpy(told[:, [column // 2 for _ in range(4) for column in range(4)]]).flatten(0, 1)

@@ -26,16 +26,19 @@ from pipeline_lib.pocket.publishing import replace_folder
 from pipeline_lib.pocket.world_settings import CLIP_FRAMES, SIZE
 from pipeline_lib.storage.tensors import save_tensors
 
-PATCH, MERGE, TEMPORAL = 8, 2, CLIP_FRAMES
-"""Patches of 8×8 pixels and all 13 frames, merged two by two: a clip, like a picture, is 16 tokens."""
+PATCH, MERGE, TEMPORAL = 8, 2, 2
+"""Patches of 8×8 pixels and two frames, merged two by two."""
 GRID = SIZE // PATCH
 TOKENS = (GRID // MERGE) ** 2
+"""Of a picture, and of every two frames of a clip."""
+CLIP_GROUPS = -(-CLIP_FRAMES // TEMPORAL)
+"""Pairs of frames of a clip, the last frame twice."""
 _MEAN, _STD = 0.45, 0.27
-_RANDOM_SHARE = 0.4  # of the other frames' random kernels, so that they do not drown what CLIP knows
+_RANDOM_SHARE = 0.4  # of the random kernels, so that they do not drown what CLIP knows
 
 
 def build_captioner(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditionalGeneration:
-    """A fresh pocket captioner of 2.2 million parameters.
+    """A fresh pocket captioner of two and a half million parameters.
 
     Args:
         tokenizer: of :func:`~pipeline_lib.pocket.captioner_language.build_tokenizer`.
@@ -48,7 +51,7 @@ def build_captioner(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditional
         "vocab_size": len(tokenizer),
         "hidden_size": 192,
         "intermediate_size": 256,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
@@ -83,7 +86,7 @@ def build_captioner(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditional
 def start_from_clip(model: Qwen2VLForConditionalGeneration, clip: Path) -> bool:
     """Give the vision tower what the pocket CLIP's tower knows; training makes it fit.
 
-    CLIP's kernel looks at the middle frame. Its normalisation before the blocks is folded into the kernel
+    CLIP's kernel looks at the mean of both frames. Its normalisation before the blocks is folded into the kernel
     for a token of usual size; its class token and its places are left out, as this tower has none.
 
     Args:
@@ -104,7 +107,7 @@ def start_from_clip(model: Qwen2VLForConditionalGeneration, clip: Path) -> bool:
     with torch.no_grad():
         visual = model.model.visual
         visual.patch_embed.proj.weight.mul_(_RANDOM_SHARE)
-        visual.patch_embed.proj.weight[:, :, TEMPORAL // 2] += centred / usual
+        visual.patch_embed.proj.weight += (centred / usual / TEMPORAL)[:, :, None]
         for number, block in enumerate(visual.blocks):
             own = {name.removeprefix(f"encoder.layers.{number}."): value for name, value in given.items()}
             for kind in ("weight", "bias"):
@@ -153,7 +156,7 @@ def patches_of(frames: Tensor) -> Tensor:
         frames: uint8, shape (N, T, 64, 64, 3); the last frame is repeated up to whole patches.
 
     Returns:
-        Shape (N · groups · 64, 3 · 13 · 8 · 8), float32.
+        Shape (N · groups · 64, 3 · 2 · 8 · 8), float32.
     """
     pixels = ((frames.float() / 255.0 - _MEAN) / _STD).permute(0, 1, 4, 2, 3)
     pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, -frames.shape[1] % TEMPORAL, -1, -1, -1)], dim=1)
@@ -162,17 +165,18 @@ def patches_of(frames: Tensor) -> Tensor:
     return split.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(-1, 3 * TEMPORAL * PATCH * PATCH)
 
 
-def vision_features(model: Qwen2VLForConditionalGeneration, patches: Tensor) -> Tensor:
+def vision_features(model: Qwen2VLForConditionalGeneration, patches: Tensor, groups: int) -> Tensor:
     """What the class's vision tower computes, all pictures at once: it attends one by one, four times slower.
 
     Attention is written out for the same reason as in :mod:`pipeline_lib.pocket.explicit_attention`.
 
     Args:
         model: the captioner.
-        patches: of :func:`patches_of`, each clip or picture one grid.
+        patches: of :func:`patches_of`; the tower looks at each pair of frames apart.
+        groups: pairs of frames of each clip; 1 for pictures.
 
     Returns:
-        Shape (M, 16, 192).
+        Shape (M, groups · 16, 192).
     """
     visual = model.model.visual
     states = functional.linear(patches, visual.patch_embed.proj.weight.flatten(1)).unflatten(0, (-1, GRID**2))
@@ -188,7 +192,7 @@ def vision_features(model: Qwen2VLForConditionalGeneration, patches: Tensor) -> 
         states = states + block.attn.proj((weights @ value).transpose(1, 2).flatten(2))
         states = states + block.mlp(block.norm2(states))
     merged: Tensor = visual.merger(states.flatten(0, 1))
-    return merged.unflatten(0, (len(states), TOKENS))
+    return merged.unflatten(0, (-1, groups * TOKENS))
 
 
 def publish(values: dict[str, Tensor], target: Path) -> None:

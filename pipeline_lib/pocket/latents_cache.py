@@ -26,7 +26,6 @@ BASE_MIX = SceneMix(two_share=0.4, creature_share=0.5, free_motion_share=0.3)
 In their mix 3.6 % of the scenes are pairs of plain shapes, and a base trained on it gave 0 to 3 % of the pairs their
 shapes and colours.
 """
-_MIX = json.dumps(asdict(BASE_MIX))
 
 
 @dataclass(frozen=True)
@@ -76,34 +75,39 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"latents_{number:05d}.npz"
 
 
-def write_latents(vae: AutoencoderKLWan, folder: Path, numbers: list[int]) -> None:
+def _told(mix: SceneMix) -> str:
+    return json.dumps(asdict(mix))
+
+
+def write_latents(vae: AutoencoderKLWan, folder: Path, numbers: list[int], mix: SceneMix = BASE_MIX) -> None:
     """Render and encode shards that are not there yet.
 
     Args:
         vae: the pocket autoencoder.
         folder: where latents go.
         numbers: which shards.
+        mix: shares of the draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         if _path(folder, number).exists():
             continue
-        encoded = encode_shard(vae, clip_cache.render_shard(number, mix=BASE_MIX))
+        encoded = encode_shard(vae, clip_cache.render_shard(number, mix=mix))
         temporary = folder / f"partial_{number:05d}.npz"
         np.savez(
             temporary,
             latents=encoded.latents.numpy(),
             occupancy=encoded.occupancy.numpy(),
             scenes=np.array([scene.to_json() for scene in encoded.scenes]),
-            mix=_MIX,
+            mix=_told(mix),
         )
         temporary.replace(_path(folder, number))
 
 
-def read_latents(folder: Path, number: int) -> LatentShard:
+def read_latents(folder: Path, number: int, mix: SceneMix = BASE_MIX) -> LatentShard:
     """Read one shard of latents; InputError where it was drawn from another mix of scenes."""
     with np.load(_path(folder, number)) as record:
-        if "mix" not in record or str(record["mix"]) != _MIX:
+        if "mix" not in record or str(record["mix"]) != _told(mix):
             raise InputError("latents of another mix of scenes", got=_path(folder, number).name, fix=f"delete {folder}")
         return LatentShard(
             latents=torch.from_numpy(record["latents"]),

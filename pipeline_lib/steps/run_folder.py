@@ -108,6 +108,7 @@ def fingerprint(config: RunConfig) -> str:
     code = [[path.relative_to(LIBRARY).as_posix(), CHECKSUMS.of(path)] for path in sources]
     named = BASES.get(config.base.source)
     models = [named.encoder, named.image_encoder, named.captioner, named.segmenter] if named else []
+    models += [path.parent for path in named.loras] if named else []
     folders = [named.folder if named else Path(config.base.source).expanduser(), *models]
     files = [
         [str(path), path.stat().st_size, path.stat().st_mtime_ns]

@@ -16,7 +16,7 @@ from pipeline_lib.media.read import read_clips, read_images
 from pipeline_lib.observers import open_captioner
 from pipeline_lib.pocket import captioner_language as language
 from pipeline_lib.pocket.captioner import CaptionerSettings, CaptionerTrainer, batch_of
-from pipeline_lib.pocket.captioner_data import LessonSource, asked_subject, cells_of, mirrored
+from pipeline_lib.pocket.captioner_data import LessonSource, asked_subject, cells_of, mirrored, poses_of
 from pipeline_lib.pocket.captioner_model import build_captioner, publish, vision_features
 from pipeline_lib.pocket.captioner_quality import captioner_figures, grade_caption, static_attributes
 from pipeline_lib.pocket.judge.tally import Tally
@@ -40,6 +40,7 @@ def source() -> LessonSource:
     clips = [render(scene) for scene in scenes]
     made.scenes, made.frames = [scenes], [np.stack([clip.frames for clip in clips])]
     made.occupancy = [cells_of(np.stack([clip.subject_mask for clip in clips]))]
+    made.poses = [poses_of(scenes)]
     return made
 
 
@@ -105,7 +106,7 @@ def test_training_computes_what_the_class_computes(source: LessonSource, step: i
     model = build_captioner(tokenizer).eval()
     batch = batch_of(source.batch(step, 3), tokenizer)
     expected = model.model.visual(batch.patches, batch.grid).pooler_output
-    assert torch.allclose(vision_features(model, batch.patches).flatten(0, 1), expected, atol=1e-5)
+    assert torch.allclose(vision_features(model, batch.patches, batch.groups).flatten(0, 1), expected, atol=1e-5)
     assert (batch.kinds > 0).sum() == len(expected)
 
 

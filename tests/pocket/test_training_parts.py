@@ -27,7 +27,7 @@ from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
 from pipeline_lib.pocket.ranks import Ranks
 from pipeline_lib.pocket.tokenizer import build_tokenizer
 from pipeline_lib.pocket.world_settings import FLOW_SHIFT, TRAINING_SEED
-from pipeline_lib.world.sampling import sample_scene, scene_generator
+from pipeline_lib.world.sampling import SceneMix, sample_scene, scene_generator
 
 
 @torch.no_grad()
@@ -89,9 +89,8 @@ def test_latents_of_another_mix_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert there.refresh() == 1
     expected = tuple(sample_scene(TRAINING_SEED, 3 * 2 + index, latents_cache.BASE_MIX) for index in range(2))
     assert there.shards[3].scenes == expected
-    monkeypatch.setattr(latents_cache, "_MIX", "another")
     with pytest.raises(InputError, match="another mix"):
-        LatentSource(tmp_path, build_tokenizer(captions=300)).refresh()
+        LatentSource(tmp_path, build_tokenizer(captions=300), mix=SceneMix(look="outline")).refresh()
 
 
 def test_a_checkpoint_of_another_recipe_is_told(source: LatentSource, tiny: base.BaseSettings, tmp_path: Path) -> None:
