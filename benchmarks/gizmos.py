@@ -25,11 +25,11 @@ import torch
 
 from benchmarks.gizmo_tables import Outcome, as_lines, report, section
 from benchmarks.results import RESULTS, put_section
-from pipeline_lib.errors import ConfigError, PipelineError
+from pipeline_lib.compare.concepts import chosen_gizmos, gizmo_config, gizmo_files
+from pipeline_lib.errors import PipelineError
 from pipeline_lib.media.sheet import contact_sheet
 from pipeline_lib.models.concept import read_concept
 from pipeline_lib.personalize import run_in_process
-from pipeline_lib.pocket.gizmo_run import ALL_PROMPTS, gizmo_settings, write_gizmo
 from pipeline_lib.pocket.zoo import zoo_root
 from pipeline_lib.records import Prompt
 from pipeline_lib.run_config import RunConfig, with_settings
@@ -38,30 +38,10 @@ from pipeline_lib.steps.generate import load_samples
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.run_folder import RunFolder
 from pipeline_lib.steps.state import StateFolder
-from pipeline_lib.world.gizmos import REPORTING, TUNING, gizmo
+from pipeline_lib.world.gizmos import gizmo
 
 SHOWN = {"reconstruction": 1, "local": 1, "global": 2}
 """Samples of each kind on the sheet."""
-SETS = {"reporting": REPORTING, "tuning": TUNING, "all": (*TUNING, *REPORTING)}
-
-
-def chosen(text: str) -> tuple[int, ...]:
-    """Indices of gizmos: a set's name, or numbers with commas.
-
-    Args:
-        text: `reporting`, `tuning`, `all`, or e.g. `0,3`.
-
-    Returns:
-        The indices, in order.
-
-    Raises:
-        ConfigError: neither.
-    """
-    if text in SETS:
-        return SETS[text]
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise ConfigError(f"--gizmos {text}", expected=f"{', '.join(SETS)}, or numbers such as 0,3")
-    return tuple(dict.fromkeys(gizmo(int(part)).index for part in text.split(",")))
 
 
 def config_of(index: int, folder: Path, preset: str, base: str, settings: Sequence[str]) -> RunConfig:
@@ -80,7 +60,7 @@ def config_of(index: int, folder: Path, preset: str, base: str, settings: Sequen
     Raises:
         ConfigError: a setting that is not valid.
     """
-    config = RunConfig.model_validate({**gizmo_settings(index, folder), "method": {"preset": preset}})
+    config = gizmo_config(index, folder, RunConfig.model_validate({"method": {"preset": preset}}))
     own = []
     if base:
         own.append(f"base.source={Path(base).resolve()}")
@@ -163,14 +143,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         PipelineError: a setting that is not valid, or a run that failed.
     """
     torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
-    indices, state = chosen(arguments.gizmos), StateFolder.open(arguments.state)
-    folder = state.root / "gizmos"
+    indices, state = chosen_gizmos(arguments.gizmos), StateFolder.open(arguments.state)
+    folder = state.gizmos
     own = [f"samples.seeds=[{arguments.seeds}]", *arguments.settings]
     configs = {index: config_of(index, folder, arguments.preset, arguments.base, own) for index in indices}
     state.make()
     outcomes = []
     for index, config in configs.items():
-        write_gizmo(index, folder, ALL_PROMPTS)
+        gizmo_files(index, folder)
         outcomes.append(run_gizmo(index, config, state))
         gc.collect()  # a pipeline refers to itself: without this the last base lives on beside the next one
         print(f"{gizmo(index).name}: {outcomes[-1].seconds:.0f} s", file=sys.stderr, flush=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,12 @@ from prefect.states import Completed, Failed
 
 from flows.concepts import Chosen, chosen_concepts, concepts_in
 from flows.many_runs import Ended, Job, run_here, run_on_workers
+from flows.own_page import own_page
 from pipeline_lib.errors import ConfigError, InputError
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.run_folder import now, run_identity
 from pipeline_lib.steps.state import StateFolder
-from pipeline_lib.tracking import DIGEST_TAG, NullTracker, Tracker, ended
-from pipeline_lib.tracking.reaper import Reaper
+from pipeline_lib.tracking import DIGEST_TAG, Tracker
 from tasks.courtesy import courtesy
 from tasks.show import plain
 
@@ -160,28 +160,12 @@ def _tell(text: str) -> None:
         tell(text)
 
 
-@contextmanager
-def _tracked(folder: BatchFolder, chosen: Sequence[Chosen]) -> Iterator[Tracker]:
-    """The batch's own page in MLflow, opened before threads import it; nowhere where no run is tracked."""
+def _tracked(folder: BatchFolder, chosen: Sequence[Chosen]) -> AbstractContextManager[Tracker]:
+    """The batch's own page in MLflow; nowhere where no run is tracked."""
     sections = [one.config.tracking for one in chosen if one.config is not None and one.config.tracking.mlflow]
-    if not sections:
-        yield NullTracker()
-        return
-    from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
-
-    uri, experiment = folder.state.mlflow_uri, sections[0].experiment
-    tracker = MlflowTracker(uri, experiment, folder.state.mlflow_place)
-    tracker.close_dangling()
     tags = {DIGEST_TAG: folder.batch_id, BATCH_TAG: folder.batch_id}
-    reaper: Reaper | None = None
-    try:
-        with ended(tracker):
-            tracker.start_run(f"batch {folder.name}", tags, {"concepts": [one.name for one in chosen]})
-            reaper = Reaper(uri, experiment)
-            yield tracker
-    finally:
-        if reaper is not None:
-            reaper.dismiss()
+    told = {"concepts": [one.name for one in chosen]}
+    return own_page(folder.state, sections[0] if sections else None, f"batch {folder.name}", tags, told)
 
 
 def _publish(record: BatchRecord, folder: BatchFolder, tracker: Tracker) -> None:

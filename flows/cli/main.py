@@ -27,7 +27,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, last on sta
 Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 Subject = Annotated[str, typer.Option(help="What the subject is, in a word or a few: 'grey wolf'.")]
 Base = Annotated[str, typer.Option(help="'pocket', a diffusers folder, or a hub id.")]
-Method = Annotated[str, typer.Option(help="set_and_sequence, or lora.")]
+Method = Annotated[
+    str, typer.Option(help="set_and_sequence, or a baseline: two_stage, lora, textual_inversion or dreammix.")
+]
 Preset = Annotated[str, typer.Option(help="paper, portable, pocket or demo.")]
 Prompts = Annotated[str, typer.Option(help="A file of prompts, one a line, with {subject} in the subject's place.")]
 Negative = Annotated[str, typer.Option(help="Negative prompt.")]
@@ -134,6 +136,39 @@ def batch(
 
     template = batch_config(config, settings)
     raise typer.Exit(run_batch(sources, template, at_once=at_once, deployment=deployment, as_json=json))
+
+
+@app.command()
+def compare(
+    *,
+    methods: Annotated[str, typer.Option(metavar="A,B", help="Which; else the core of six, and the base.")] = "",
+    gizmos: Annotated[str, typer.Option(help="Of the pocket world: reporting, tuning, all, or numbers: 0,3.")] = "",
+    concepts: Annotated[str, typer.Option(metavar="FOLDER", help="Clips and folders, as for batch.")] = "",
+    config: Annotated[str, typer.Option(help="Base and training of every run.")] = "",
+    preset: Preset = "demo",
+    seeds: Annotated[str, typer.Option(help="Of the samples.")] = "0,1,2",
+    quick: Annotated[bool, typer.Option("--quick", help="One concept, one seed.")] = False,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Set-and-Sequence, one setting changed at a time.")
+    ] = False,
+    at_once: Annotated[int, typer.Option(min=1, help="Runs at the same time; on one GPU they take turns.")] = 1,
+    tally: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Only count answers that a blind page saved; again for more.")
+    ] = [],  # noqa: B006 - typer's way
+    settings: Set = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Compare methods on the same concepts, prompts and seeds; what is done already is found."""
+    from flows.cli.compare import CompareRequest, compare_config, run_compare, tell_tally
+
+    if tally:
+        tell_tally(tally, as_json=json)
+        return
+    request = CompareRequest(
+        methods=methods, gizmos=gizmos, concepts=concepts, quick=quick, ablations=ablations, at_once=at_once
+    )
+    template = compare_config(config, preset, seeds, settings, quick=quick)
+    raise typer.Exit(run_compare(request, template, as_json=json))
 
 
 @app.command()

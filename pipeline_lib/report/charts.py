@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -56,6 +56,27 @@ class IntervalMark:
     high: float | None
 
 
+@dataclass(frozen=True)
+class Dot:
+    """One point of a scatter chart, with its intervals.
+
+    Attributes:
+        style: a class of the page's style.
+        label: beside it.
+        x: place on the horizontal axis.
+        y: place on the vertical axis.
+        x_ends: interval of `x`; None without one.
+        y_ends: interval of `y`; None without one.
+    """
+
+    style: str
+    label: str
+    x: float
+    y: float
+    x_ends: tuple[float, float] | None = None
+    y_ends: tuple[float, float] | None = None
+
+
 def smoothed(points: Points, share: float = 0.05) -> list[tuple[float, float]]:
     """Exponential mean, bias-corrected, over about `share` of the points."""
     rate = 1 / max(1.0, share * len(points))
@@ -98,6 +119,50 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str) -> Markup:
             parts += [
                 Markup('<circle class="dot {}" cx="{}" cy="{}" r="3"/>').format(line.style, *spot) for spot in spots
             ]
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+def scatter_chart(dots: Sequence[Dot], front: Points, *, title: str, x_label: str, y_label: str) -> Markup:
+    """Labelled points with their intervals, and a line through those on the front.
+
+    Args:
+        dots: at least one.
+        front: places that the line joins, in order of x.
+        title: read out by screen readers.
+        x_label: under the axis.
+        y_label: above the axis.
+
+    Returns:
+        An inline SVG element.
+    """
+    x_low, x_high = _range([x for dot in dots for x in (dot.x, *(dot.x_ends or ()))], pad=0.08)
+    y_low, y_high = _range([y for dot in dots for y in (dot.y, *(dot.y_ends or ()))], pad=0.08)
+    top = TOP + 14
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        up = HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - top - BOTTOM)
+        return round(across, 1), round(up, 1)
+
+    parts = [_y_axis(y_low, y_high, place), _x_axis(x_low, x_high, place, x_label)]
+    parts.append(Markup('<text class="tick" x="{}" y="{}">{}</text>').format(4, TOP, y_label))
+    path = Markup(" ").join(Markup("{},{}").format(*place(x, y)) for x, y in front)
+    parts.append(Markup('<polyline class="line front" points="{}"/>').format(path))
+    for dot in dots:
+        across, up = dot.x_ends or (dot.x, dot.x), dot.y_ends or (dot.y, dot.y)
+        bars = ((place(across[0], dot.y), place(across[1], dot.y)), (place(dot.x, up[0]), place(dot.x, up[1])))
+        for (x1, y1), (x2, y2) in bars:
+            line = Markup('<line class="whisker thin {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+            parts.append(line.format(dot.style, x1, x2, y1, y2))
+    parts += [
+        Markup('<circle class="mean {}" cx="{}" cy="{}" r="4.5"/>').format(d.style, *place(d.x, d.y)) for d in dots
+    ]
+    spots = {dot.label: place(dot.x, dot.y) for dot in dots}
+    for label, (x, y) in _apart(spots).items():
+        at_right = spots[label][0] > WIDTH * 0.72
+        text = Markup('<text class="tick name{}" x="{}" y="{}">{}</text>')
+        parts.append(text.format(" end" if at_right else "", x - 8 if at_right else x + 8, y - 7, label))
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)
     return head + Markup("").join(parts) + Markup("</svg>")
 
@@ -158,6 +223,18 @@ def _x_axis(low: float, high: float, place: _Place, label: str) -> Markup:
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(middle, HEIGHT - 5, label))
     return Markup("").join(parts)
+
+
+def _apart(spots: Mapping[str, tuple[float, float]], least: float = 13.0) -> dict[str, tuple[float, float]]:
+    """Places of labels, moved down where one would lie on another that is near."""
+    placed: dict[str, tuple[float, float]] = {}
+    for label, (x, y) in sorted(spots.items(), key=lambda item: (item[1][1], item[0])):
+        down = y
+        for other_x, other_y in sorted(placed.values(), key=lambda spot: spot[1]):
+            if abs(other_x - x) < WIDTH / 4 and abs(other_y - down) < least:
+                down = other_y + least
+        placed[label] = (x, down)
+    return placed
 
 
 def _calm(line: Series) -> list[float]:

@@ -52,4 +52,9 @@ def embed(path: Path) -> Embedded:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read for the report", got=str(error)) from error
-    return Embedded(f"data:{media_type};base64,{base64.b64encode(content).decode()}", media_type.startswith("video/"))
+    return Embedded(data_uri(content, media_type), media_type.startswith("video/"))
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Bytes of a type as a `data:` URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

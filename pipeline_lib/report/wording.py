@@ -39,6 +39,11 @@ def signed(value: float, decimals: int) -> str:
     return text if text.startswith("−") or float(text) == 0 else f"+{text}"
 
 
+def percent(share: float) -> str:
+    """A share as `83 %`."""
+    return f"{100 * share:.0f} %"
+
+
 def duration(seconds: float) -> str:
     """`9 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)

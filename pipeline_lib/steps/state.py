@@ -83,6 +83,16 @@ class StateFolder:
         return self.root / "batches"
 
     @property
+    def comparisons(self) -> Path:
+        """One folder for each comparison of methods: its report, its numbers, its blind pairs."""
+        return self.root / "comparisons"
+
+    @property
+    def gizmos(self) -> Path:
+        """Clips and prompts of the pocket world's held-out concepts, where they are learned."""
+        return self.root / "gizmos"
+
+    @property
     def concepts(self) -> Path:
         """What a batch takes that is not told another folder, as the nightly one is not."""
         return self.root / "concepts"

@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from benchmarks.gizmo_tables import figures
-from benchmarks.gizmos import chosen, main
+from benchmarks.gizmos import main
 from benchmarks.results import put_section
-from pipeline_lib.errors import InputError
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.registry import TRUTHS
-from pipeline_lib.world.gizmos import REPORTING, TUNING, gizmo
+from pipeline_lib.world.gizmos import gizmo
 from tests.steps.tiny import tiny_world_base
 
 QUICK = ("identity_steps=1", "motion_steps=1", "prior_weight=0", "token_variants=2", "batch=1", "rank=1")
@@ -73,15 +72,6 @@ def test_intervals_are_over_gizmos() -> None:
     assert 0.75 < line["personalised"]["high"] < 1.0
     assert "base" not in line
     assert all("personalised" not in line for line in figures(samples) if line["prompts"] == "reconstruction")
-
-
-def test_gizmos_are_chosen_by_set_or_number() -> None:
-    assert chosen("reporting") == REPORTING
-    assert chosen("tuning") == TUNING
-    assert chosen("3, 0,3") == (3, 0)
-    for wrong in ("best", "1,x", "", "99"):
-        with pytest.raises(InputError):
-            chosen(wrong)
 
 
 def test_a_section_is_added_before_the_last_and_then_replaced(tmp_path: Path) -> None:

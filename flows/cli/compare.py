@@ -1,0 +1,189 @@
+"""`compare`: methods on concepts with one command, and the count of what people said of blind pairs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.cli.batch import SOME_FAILED
+from flows.cli.output import console, put, put_json, put_table
+from flows.concepts import concepts_in
+from flows.environment import join_servers, prepare_environment
+from flows.guard import guarded
+from pipeline_lib.compare.concepts import chosen_gizmos
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
+from pipeline_lib.steps.state import StateFolder
+
+if TYPE_CHECKING:
+    from pipeline_lib.compare.folder import CompareRecord
+
+SHOWN = ("identity_accuracy", "motion_fidelity", "edit_accuracy", "dino_i", "clip_t_aggregated", "mse_edit")
+"""Metrics of edit prompts that the command prints; the page has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """The command's options.
+
+    Attributes:
+        methods: labels with commas; empty: the core.
+        gizmos: a set's name or numbers; empty: the flow's default.
+        concepts: a folder of concepts, or empty.
+        quick: one concept, the first.
+        ablations: Set-and-Sequence with single settings changed.
+        at_once: runs at the same time.
+    """
+
+    methods: str = ""
+    gizmos: str = ""
+    concepts: str = ""
+    quick: bool = False
+    ablations: bool = False
+    at_once: int = 1
+
+
+def compare_config(config: str, preset: str, seeds: str, settings: Sequence[str], *, quick: bool) -> RunConfig:
+    """Base, preset, sampling seeds and training of every run.
+
+    Args:
+        config: a file; empty: the defaults.
+        preset: of every method.
+        seeds: of the samples, with commas.
+        settings: `key=value`.
+        quick: the first seed alone.
+
+    Returns:
+        The config, without inputs; its `method.settings` are not looked at yet.
+
+    Raises:
+        InputError: something in it that no run can use.
+    """
+    from pipeline_lib.steps.check import check_service
+
+    numbers = [part.strip() for part in seeds.split(",")]
+    if not all(part.isdecimal() for part in numbers):
+        raise ConfigError(f"--seeds {seeds}", expected="numbers with commas, such as 0,1,2")
+    chosen = ",".join(numbers[:1] if quick else dict.fromkeys(numbers))
+    ground = load_config(Path(config).expanduser()) if config else RunConfig()
+    own = [f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
+    template = anchored(with_settings(ground, [*own, *settings]), Path.cwd())
+    # Settings of methods hold for those that have them: the entries are asked later, not the config's own method.
+    check_service(template.model_copy(update={"method": template.method.model_copy(update={"settings": {}})}))
+    return template
+
+
+def run_compare(request: CompareRequest, config: RunConfig, *, as_json: bool = False) -> int:
+    """Runs a comparison and prints what came of it.
+
+    Args:
+        request: what is compared, on what.
+        config: of every run.
+        as_json: print an object.
+
+    Returns:
+        0 where all cells are done, else 1.
+
+    Raises:
+        InputError: an unknown method, gizmo or setting, or something that is no concept.
+    """
+    from flows.compare import plan
+
+    methods = [part.strip() for part in request.methods.split(",") if part.strip()]
+    gizmos, concepts = _concepts(request)
+    plan(methods, gizmos, concepts, config, ablations=request.ablations)  # mistakes are told before anything starts
+    state = StateFolder.open()
+    prepare_environment(state, quiet=True)
+    join_servers(state)
+    started = time.monotonic()
+    with guarded():
+        from flows.batch import listener
+        from flows.compare import compare
+
+        token = listener.set(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
+        try:
+            ended = compare(methods, gizmos, concepts, request.ablations, config, request.at_once, return_state=True)
+        finally:
+            listener.reset(token)
+    result = ended.result(raise_on_failure=False)
+    if isinstance(result, BaseException):
+        raise result  # what ended the comparison itself
+    from pipeline_lib.compare.folder import CompareRecord
+
+    record = CompareRecord.model_validate(result)
+    _show(record, state, time.monotonic() - started, as_json=as_json)
+    return SOME_FAILED if record.missing else 0
+
+
+def tell_tally(files: Sequence[Path], *, as_json: bool) -> None:
+    """Counts what people said of blind pairs.
+
+    Args:
+        files: answers, as the blind page saves them.
+        as_json: print an object.
+
+    Raises:
+        InputError: a file that holds no answers to pairs of a comparison in this state folder.
+    """
+    from pipeline_lib.compare.blind import tally
+    from pipeline_lib.compare.folder import all_keys
+    from pipeline_lib.report.wording import percent
+
+    found = tally(files, all_keys(StateFolder.open()))
+    if as_json:
+        put_json({"answers": len(files), "preferences": [one.model_dump() for one in found]})
+        return
+    put_table(
+        [
+            {
+                "methods": f"{one.row} : {one.against}",
+                "question": one.question,
+                "counts": f"{one.won} : {one.lost}, {one.even} even",
+                "share": "–" if one.share is None else percent(one.share),
+                "95 %": "" if one.low is None or one.high is None else f"{percent(one.low)} to {percent(one.high)}",
+            }
+            for one in found
+        ]
+    )
+
+
+def _concepts(request: CompareRequest) -> tuple[str, list[str]]:
+    """Gizmos and concepts as the flow takes them; quick: the first of them alone."""
+    paths = (
+        [str(path) for path in concepts_in(Path(request.concepts).expanduser().absolute())] if request.concepts else []
+    )
+    gizmos = request.gizmos
+    if request.quick and paths and not gizmos:
+        return "", paths[:1]
+    if request.quick:
+        first = chosen_gizmos(gizmos or ("tuning" if request.ablations else "reporting"))[0]
+        return str(first), []
+    return gizmos, paths
+
+
+def _show(record: CompareRecord, state: StateFolder, wall: float, *, as_json: bool) -> None:
+    folder = state.comparisons / record.compare_id
+    report = str(folder / "compare.html")
+    if as_json:
+        put_json({**record.model_dump(mode="json"), "report": report, "wall_seconds": round(wall, 2)})
+        return
+    put(f"{record.compare_id}: {record.told}, in {wall:.0f} s")
+    put(f"  report   {report}")
+    if record.num_blind_pairs:
+        put(f"  people   {folder / 'blind.html'}  ({record.num_blind_pairs} pairs; then --tally ANSWERS)")
+    for name, cells in record.scores.tables.items():
+        shown = [metric for metric in SHOWN if any(metric in means for means in cells.values())]
+        if shown:
+            put()
+            put_table(
+                [
+                    {name: row, **{metric: f"{means[metric].mean:.3f}" if metric in means else "" for metric in shown}}
+                    for row, means in cells.items()
+                ]
+            )
+    for finding in record.scores.findings:
+        if finding.verdict != "undecided":
+            put(f"{finding.verdict}: {finding.ordering.name} ({finding.metric})")

@@ -1,0 +1,191 @@
+"""What is compared, as data: entries, each a method under a preset with settings of its own.
+
+A new method needs an entry at most, and none where it is installed through an entry point: its registry name is known
+here too. The untrained base is no entry: every run samples and scores it, so that its row comes with theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from pipeline_lib.errors import ConfigError
+from pipeline_lib.records import Record
+from pipeline_lib.registry import choose_settings, method_names, unknown_name
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.sections import MethodSection
+
+MAIN = "set_and_sequence"
+STAGES = ("identity_steps", "motion_steps")
+"""Settings of the main method whose sum is the steps of a single-stage baseline (Set-and-Sequence, section 8)."""
+ONE_STAGE = "steps"
+
+
+class Entry(Record):
+    """One row of a comparison.
+
+    Attributes:
+        label: name in tables and on the command line; safe as a path.
+        method: a name in the registry.
+        settings: what makes it this entry; they win over all other settings.
+        preset: of the method; empty: the comparison's.
+        equal_steps: one stage, with as many steps as both stages of the main method together.
+        about: in a few words.
+    """
+
+    label: str
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    preset: str = ""
+    equal_steps: bool = False
+    about: str = ""
+
+
+CORE = (
+    Entry(label=MAIN, method=MAIN, about="two stages with regularisers"),
+    Entry(label="two_stage", method="two_stage", about="two stages without regularisers"),
+    Entry(label="lora-8", method="lora", settings={"rank": 8}, equal_steps=True, about="LoRA of rank 8 (DB-LoRA)"),
+    Entry(label="lora-1", method="lora", settings={"rank": 1}, equal_steps=True, about="LoRA of rank 1"),
+    Entry(label="dreammix", method="dreammix", equal_steps=True, about="one LoRA on frames and clips in turn"),
+    Entry(label="textual_inversion", method="textual_inversion", equal_steps=True, about="one learned word"),
+)
+
+
+def _ablation(label: str, about: str, **settings: Any) -> Entry:
+    return Entry(label=label, method=MAIN, settings=settings, about=about)
+
+
+ABLATIONS = (
+    _ablation("no-dropout", "no coefficient dropout", identity_dropout=0.0, motion_dropout=0.0),
+    _ablation("no-token-drop", "no token of a prompt is hidden", token_drop=0.0),
+    _ablation("no-prior", "no prior preservation", prior_weight=0.0),
+    _ablation("with-prior", "prior preservation", prior_weight=1.0),
+    _ablation("with-self-conditioning", "self-conditioning", self_conditioning="on"),
+    _ablation(
+        "basis-output-coefficients", "the coefficients start at zero", basis="output", zero_factor="coefficients"
+    ),
+    _ablation("basis-input", "the input side is the basis", basis="input", zero_factor="basis"),
+    _ablation("basis-input-coefficients", "both of these", basis="input", zero_factor="coefficients"),
+    _ablation("cross-attention", "the layers that attend to the text learn too", cross_attention=True),
+    _ablation("no-cross-attention", "those layers stay the base's", cross_attention=False),
+    *(_ablation(f"rank-{rank}", f"rank {rank}", rank=rank) for rank in (1, 2, 4, 8, 16, 32)),
+    _ablation("token-word", "a rare word, nothing learned", special_tokens="word"),
+    _ablation("token-output", "words learned at the text encoder's output", special_tokens="encoder_output"),
+    _ablation("token-input", "words learned at its input", special_tokens="encoder_input"),
+    _ablation("mask-on-both", "Stage II's dropout hits both factors", mask_on="B1+B2"),
+)
+
+
+def known_entries() -> dict[str, Entry]:
+    """All entries by label: core, ablations, and each method of the registry as its preset has it."""
+    plain = [Entry(label=name, method=name) for name in method_names()]
+    return {entry.label: entry for entry in (*plain, *ABLATIONS, *CORE)}
+
+
+def chosen_entries(labels: Sequence[str], *, ablations: bool = False) -> list[Entry]:
+    """The entries that are meant.
+
+    Args:
+        labels: of entries, or names of methods; empty: the core, or the ablations beside the main method. `base` is
+            taken and adds nothing: its row is there anyway.
+        ablations: whether the ablations are among them.
+
+    Returns:
+        Each once, in order.
+
+    Raises:
+        ConfigError: an unknown label; the known ones are named.
+    """
+    known = known_entries()
+    for label in labels:
+        if label not in known and label != "base":
+            raise unknown_name("method", label, ["base", *known])
+    wanted = [known[label] for label in labels if label != "base"]
+    if not wanted:
+        wanted = [known[MAIN]] if ablations else list(CORE)
+    return list({entry.label: entry for entry in (*wanted, *(ABLATIONS if ablations else ()))}.values())
+
+
+def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
+    """The template with an entry's method.
+
+    The template's own `method.settings` count for those entries whose method has them; the entry's settings win.
+
+    Args:
+        entry: one of a comparison.
+        template: of all entries.
+
+    Returns:
+        A config whose method can be chosen.
+
+    Raises:
+        ConfigError: no such method or preset, or a value that is not valid.
+    """
+    method = MethodSection(
+        name=entry.method, preset=entry.preset or template.method.preset, start=template.method.start
+    )
+    config = template.model_copy(update={"method": method})
+    has = _fields(config)
+    shared = {key: value for key, value in template.method.settings.items() if key in has}
+    settings = {**_equal_steps(entry, template, has), **shared, **entry.settings}
+    config = config.model_copy(update={"method": method.model_copy(update={"settings": settings})})
+    choose_settings(config)
+    return config
+
+
+def check_shared_settings(entries: Iterable[Entry], template: RunConfig) -> None:
+    """Looks for settings that no entry would take.
+
+    Args:
+        entries: of a comparison.
+        template: its `method` section.
+
+    Raises:
+        ConfigError: one of its settings is of no entry's method, or it names a method of its own.
+    """
+    if template.method.name != MAIN:
+        raise ConfigError("method.name is set", got=template.method.name, fix="say what is compared with --methods")
+    wanted = [template.model_copy(update={"method": MethodSection(name=entry.method)}) for entry in entries]
+    has = {field for config in wanted for field in _fields(config)}
+    has |= set(STAGES) if any(entry.equal_steps for entry in entries) else set()
+    for key in template.method.settings:
+        if key not in has:
+            raise unknown_name("setting", f"method.settings.{key}", [f"method.settings.{name}" for name in sorted(has)])
+
+
+def differing(entries: Sequence[Entry], template: RunConfig) -> tuple[list[Entry], list[str]]:
+    """Entries without those whose settings are another's already, as an ablation that the preset starts from.
+
+    Args:
+        entries: of a comparison.
+        template: of all entries.
+
+    Returns:
+        What is left, and a note on each that is not.
+    """
+    kept: dict[str, Entry] = {}
+    notes = []
+    for entry in entries:
+        config = entry_config(entry, template)
+        identity = f"{entry.method} {choose_settings(config)[1].model_dump_json()}"
+        if identity in kept:
+            notes.append(f"{entry.label} is left out: its settings are those of {kept[identity].label}")
+        else:
+            kept[identity] = entry
+    return list(kept.values()), notes
+
+
+def _equal_steps(entry: Entry, template: RunConfig, has: Mapping[str, Any]) -> dict[str, int]:
+    if not entry.equal_steps or ONE_STAGE not in has:
+        return {}
+    main = entry_config(Entry(label=MAIN, method=MAIN, preset=entry.preset), template)
+    _, settings = choose_settings(main)
+    return {ONE_STAGE: sum(getattr(settings, name) for name in STAGES)}
+
+
+def _fields(config: RunConfig) -> Mapping[str, Any]:
+    """What a config's method has for settings."""
+    fields: Mapping[str, Any] = type(choose_settings(config)[1]).model_fields
+    return fields

@@ -1,0 +1,288 @@
+"""A comparison as it is written down: `compare.json`, one page with the same numbers, and the blind pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import get_args
+
+from pydantic import Field, ValidationError
+
+from pipeline_lib.compare.blind import write_blind
+from pipeline_lib.compare.cells import Cell, compared_samples, models_used
+from pipeline_lib.compare.entries import Entry, entry_config
+from pipeline_lib.compare.grids import grids
+from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
+from pipeline_lib.metrics.comparison import ComparedScores, compared
+from pipeline_lib.records import Record
+from pipeline_lib.registry import choose_settings
+from pipeline_lib.report.compare import CellLine, ComparePage, MethodLine, write_compare_report
+from pipeline_lib.report.compare_tables import PaperColumn, PaperLine
+from pipeline_lib.run_config import RunConfig, digest
+from pipeline_lib.steps.run_folder import now
+from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.storage import disk_errors, write_atomic
+from pipeline_lib.world.pace import Pace
+
+PAGE_FILE, RECORD_FILE, BLIND_FILE, KEY_FILE, ELSEWHERE = (
+    "compare.html", "compare.json", "blind.html", "blind_key.json", "elsewhere",
+)  # fmt: skip
+
+
+SHOWN_SETTINGS = ("rank", "steps", "identity_steps", "motion_steps", "batch")
+"""Settings that the page tells of every method that has them."""
+
+
+PACES = get_args(Pace)
+
+
+class Compared(Record):
+    """What is compared, on what, with what.
+
+    Attributes:
+        entries: in the order of the tables; the first is held against the others.
+        concepts: how each moves, by its name; empty where that is not known.
+        template: of all runs.
+        notes: on what was left out.
+    """
+
+    entries: tuple[Entry, ...]
+    concepts: dict[str, str]
+    template: RunConfig
+    notes: tuple[str, ...] = ()
+
+
+class Method(Record):
+    """An entry as it was run: its preset, and all settings of its method."""
+
+    entry: Entry
+    preset: str
+    settings: dict[str, object]
+
+
+class CompareRecord(Record):
+    """`compare.json`.
+
+    Attributes:
+        compare_id: name of its folder.
+        started: when.
+        seconds: how long it took.
+        starts: how often it was started.
+        base: of all runs.
+        seeds: of the samples.
+        seed: of the training.
+        methods: in the order of the tables.
+        concepts: how each moves, by its name; empty where that is not known.
+        cells: all runs.
+        scores: the numbers.
+        models: digests of what they rest on.
+        notes: worth knowing.
+        num_blind_pairs: on the page for people.
+    """
+
+    schema_version: int = 1
+    compare_id: str
+    started: str
+    seconds: float
+    starts: int = 1
+    base: str
+    seeds: tuple[int, ...]
+    seed: int
+    methods: tuple[Method, ...]
+    concepts: dict[str, str]
+    cells: tuple[Cell, ...]
+    scores: ComparedScores
+    models: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    num_blind_pairs: int = 0
+
+    @property
+    def missing(self) -> tuple[Cell, ...]:
+        """Cells without a result."""
+        return tuple(cell for cell in self.cells if cell.status != "done")
+
+    @property
+    def told(self) -> str:
+        """How it went, in one sentence."""
+        done = [cell for cell in self.cells if cell.status == "done"]
+        found = sum(cell.found for cell in done)
+        size = f"{len(self.methods)} methods on {len(self.concepts)} concepts"
+        text = f"{size}: {len(done)} of {len(self.cells)} cells done" + (f", {found} of them found" if found else "")
+        names = ", ".join(f"{cell.entry} on {cell.concept}" for cell in self.missing[:5])
+        more = f" and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
+        return f"{text}; {names}{more} failed" if names else text
+
+
+class CompareFolder:
+    """Where a comparison is written down: a view of its runs, below the state folder.
+
+    Args:
+        state: where runs live.
+        runs: what identifies each cell's run: equal runs give an equal folder.
+    """
+
+    def __init__(self, state: StateFolder, runs: Sequence[str]) -> None:
+        self.state = state
+        self.compare_id = f"compare-{digest(sorted(runs))[:8]}"
+        self.path = state.comparisons / self.compare_id
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.path / PAGE_FILE
+
+    @property
+    def page_elsewhere(self) -> Path:
+        """The report for another place, such as MLflow: without links to what lies beside it."""
+        return self.path / ELSEWHERE / PAGE_FILE
+
+    @property
+    def record_file(self) -> Path:
+        """The same for programs."""
+        return self.path / RECORD_FILE
+
+    @property
+    def blind(self) -> Path:
+        """Pairs for people; not there where nothing can be paired."""
+        return self.path / BLIND_FILE
+
+    def record(self) -> CompareRecord | None:
+        """What was written last; None where there is nothing readable."""
+        try:
+            return CompareRecord.model_validate_json(self.record_file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, cells: Sequence[Cell], what: Compared, started: str, seconds: float) -> CompareRecord:
+        """Reads all cells' scores, and writes record, page and blind pairs.
+
+        Args:
+            cells: by entry, then by concept.
+            what: entries, concepts and settings.
+            started: when, as :func:`~pipeline_lib.steps.run_folder.now` tells it.
+            seconds: how long the comparison took.
+
+        Returns:
+            The record.
+
+        Raises:
+            InputError: scores of one metric come from different encoders.
+        """
+        samples = compared_samples(self.state, cells)
+        template, former = what.template, self.record()
+        labels = [entry.label for entry in what.entries]
+        slices = {name: kind for pace in PACES for name, kind in what.concepts.items() if kind == pace}
+        with disk_errors(self.path, "the comparison's folder"):
+            (self.path / ELSEWHERE).mkdir(parents=True, exist_ok=True)
+            record = CompareRecord(
+                compare_id=self.compare_id,
+                started=started,
+                seconds=round(seconds, 3),
+                starts=former.starts + 1 if former else 1,
+                base=template.base.source,
+                seeds=template.samples.seeds,
+                seed=template.seed,
+                methods=tuple(_method(entry, template) for entry in what.entries),
+                concepts=dict(what.concepts),
+                cells=tuple(cells),
+                scores=compared(samples, labels, ORDERINGS, slices),
+                models=models_used(self.state, cells, samples),
+                notes=(*what.notes, *_uneven(cells)),
+                num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.compare_id),
+            )
+            write_atomic(self.record_file, record.model_dump_json(indent=1))
+            page = self._page(record)
+            write_compare_report(page, self.page)
+            write_compare_report(page.elsewhere(), self.page_elsewhere)
+        return record
+
+    def _page(self, record: CompareRecord) -> ComparePage:
+        about = {name: f"{kind} motion" for name, kind in record.concepts.items() if kind}
+        return ComparePage(
+            title="Methods compared",
+            created=datetime.fromisoformat(now()),
+            seconds=record.seconds,
+            verdict=record.told,
+            facts=_facts(record),
+            scores=record.scores,
+            methods=tuple(_method_line(method, record.cells) for method in record.methods),
+            paper=tuple(PaperLine(row.method, row.entry, tuple(row[2:])) for row in PAPER),
+            columns=tuple(PaperColumn(*column) for column in PAPER_METRICS),
+            raters=tuple(RATERS.items()),
+            grids=grids(self.state, record.cells, about),
+            cells=tuple(_cell_line(cell) for cell in record.cells),
+            notes=record.notes,
+            provenance=(("comparison", record.compare_id), *record.models.items()),
+            blind=BLIND_FILE if record.num_blind_pairs else "",
+        )
+
+
+def all_keys(state: StateFolder) -> dict[str, Path]:
+    """The keys of all blind pages, by comparison."""
+    return {path.parent.name: path for path in sorted(state.comparisons.glob(f"*/{KEY_FILE}"))}
+
+
+def _method(entry: Entry, template: RunConfig) -> Method:
+    preset, settings = choose_settings(entry_config(entry, template))
+    return Method(entry=entry, preset=preset, settings=settings.model_dump(mode="json"))
+
+
+def _method_line(method: Method, cells: Sequence[Cell]) -> MethodLine:
+    own = [cell for cell in cells if cell.entry == method.entry.label and cell.status == "done"]
+    times = [cell.trained_seconds for cell in own if cell.trained_seconds]
+    settings = {
+        key: value for key, value in method.settings.items() if key in SHOWN_SETTINGS or key in method.entry.settings
+    }
+    words = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return MethodLine(
+        label=method.entry.label,
+        about=method.entry.about,
+        settings=f"{method.entry.method}, preset {method.preset}: {words}",
+        seconds=sum(times) / len(times) if times else 0.0,
+        done=len(own),
+    )
+
+
+def _cell_line(cell: Cell) -> CellLine:
+    return CellLine(
+        method=cell.entry,
+        concept=cell.concept,
+        status=cell.status,
+        run_id=cell.run_id,
+        report=f"../../runs/{cell.run_id}/{Path(cell.report).name}" if cell.report else "",
+        reason=cell.reason,
+    )
+
+
+def _facts(record: CompareRecord) -> tuple[tuple[str, str], ...]:
+    presets = dict.fromkeys(method.preset for method in record.methods)
+    return (
+        ("Methods", str(len(record.methods))),
+        ("Concepts", str(len(record.concepts))),
+        ("Cells", f"{len(record.cells) - len(record.missing)} of {len(record.cells)}"),
+        ("Preset", ", ".join(presets)),
+        ("Seeds of samples", ", ".join(map(str, record.seeds))),
+        ("Training seed", str(record.seed)),
+        ("Base", Path(record.base).name),
+    )
+
+
+def _uneven(cells: Sequence[Cell]) -> list[str]:
+    """A note where methods were not all run on the same concepts, so that their means are not of the same."""
+    done: dict[str, set[str]] = {}
+    for cell in cells:
+        done.setdefault(cell.entry, set()).update({cell.concept} if cell.status == "done" else ())
+    if len(set(map(frozenset, done.values()))) < 2:
+        return []
+    return ["cells are missing, so that means of methods are over different concepts; the paired differences are not"]
+
+
+def figures(scores: ComparedScores) -> Mapping[str, float]:
+    """All means as flat figures, e.g. `lora-8/edits/edit_accuracy`."""
+    return {
+        f"{row}/{group}/{metric}": mean.mean
+        for group, cells in scores.tables.items()
+        for row, means in cells.items()
+        for metric, mean in means.items()
+    }

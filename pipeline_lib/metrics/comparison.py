@@ -1,0 +1,121 @@
+"""Methods side by side: from the scored samples of many runs to tables, orderings, wins and agreements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group
+from pipeline_lib.metrics.agreement import Agreement, agreements
+from pipeline_lib.metrics.catalog import CATALOG
+from pipeline_lib.metrics.orderings import Finding, Ordering, findings
+from pipeline_lib.metrics.over_concepts import Cells, ConceptMean, concept_means, mean_over_concepts, paired_values
+from pipeline_lib.metrics.pareto import pareto_front
+from pipeline_lib.metrics.wins import Wins, pairwise_wins
+from pipeline_lib.records import Record
+
+BASE, CEILING, CHANCE = "base", "ceiling", "chance"
+"""Rows that every run brings along beside its own: the untrained base, the reference, other concepts."""
+BESIDE = (BASE, CEILING, CHANCE)
+RECONSTRUCTION, EDITS = "reconstruction", "edits"
+TRADE_OFFS = (
+    ("edit_accuracy", "identity_accuracy"),
+    ("clip_t_aggregated", "dino_i"),
+    ("clip_t_aggregated", "clip_i"),
+)
+"""Following the prompt against keeping the subject: by the truth, else as encoders see it."""
+
+
+class TradeOff(Record):
+    """Two metrics of edit prompts that pull against each other; `front` are the rows that none dominates."""
+
+    across: str
+    up: str
+    points: dict[str, tuple[ConceptMean, ConceptMean]]
+    front: tuple[str, ...]
+
+
+class ComparedScores(Record):
+    """What a comparison found, in numbers; equal samples give equal bits.
+
+    Attributes:
+        tables: group of prompts → row → metric → mean.
+        differences: the same as differences to the first method, on equal concepts, prompts and seeds.
+        slices: kind of motion → row → metric → mean, on edit prompts.
+        slice_sizes: kind of motion → how many concepts.
+        trade_off: None without the metrics for it.
+        wins: of the first row against the others, on edit prompts.
+        findings: of orderings, on edit prompts.
+        agreements: group of prompts → learned metrics against the truth.
+    """
+
+    tables: dict[str, Cells]
+    differences: dict[str, Cells] = Field(default_factory=dict)
+    slices: dict[str, Cells] = Field(default_factory=dict)
+    slice_sizes: dict[str, int] = Field(default_factory=dict)
+    trade_off: TradeOff | None = None
+    wins: tuple[Wins, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    agreements: dict[str, tuple[Agreement, ...]] = Field(default_factory=dict)
+
+
+def compared(
+    samples: Sequence[ScoredSample],
+    methods: Sequence[str],
+    orderings: Sequence[Ordering] = (),
+    slices: Mapping[str, str] | None = None,
+) -> ComparedScores:
+    """Compares methods.
+
+    Args:
+        samples: with a method's label as their row, and the rows `BESIDE` once for each concept.
+        methods: labels in the order of the tables; the first one is held against each other one.
+        orderings: that are tested.
+        slices: a concept's kind of motion, by its name, where that is known; kinds in the order of the tables.
+
+    Returns:
+        All numbers.
+
+    Raises:
+        InputError: a metric's scores come from different encoders or preprocessings.
+    """
+    check_one_encoder(samples)
+    groups = {RECONSTRUCTION: in_group(samples, True), EDITS: in_group(samples, False)}
+    edits, rows = groups[EDITS], [CHANCE, BASE, *methods, CEILING]
+    tables = {name: concept_means(members, rows) for name, members in groups.items()}
+    kinds = slices or {}
+    alike = {kind: {name for name, of in kinds.items() if of == kind} for kind in dict.fromkeys(kinds.values())}
+    return ComparedScores(
+        tables=tables,
+        differences={name: _differences(members, methods) for name, members in groups.items()},
+        slices={kind: concept_means([s for s in edits if s.concept in names], rows) for kind, names in alike.items()},
+        slice_sizes={kind: len(names) for kind, names in alike.items()},
+        trade_off=_trade_off(tables[EDITS], [BASE, *methods]),
+        wins=tuple(pairwise_wins(edits, methods[0], methods[1:])) if methods else (),
+        findings=tuple(findings(edits, orderings)),
+        agreements={name: tuple(agreements(members, methods)) for name, members in groups.items()},
+    )
+
+
+def _differences(samples: Sequence[ScoredSample], methods: Sequence[str]) -> Cells:
+    found: Cells = {}
+    for row in methods[1:]:
+        pairs = {name: paired_values(samples, row, methods[0], name) for name in CATALOG}
+        means = {name: mean for name, values in pairs.items() if (mean := mean_over_concepts(values))}
+        if means:
+            found[row] = means
+    return found
+
+
+def _trade_off(cells: Cells, rows: Sequence[str]) -> TradeOff | None:
+    for across, up in TRADE_OFFS:
+        points = {
+            row: (cells[row][across], cells[row][up])
+            for row in rows
+            if row in cells and {across, up} <= cells[row].keys()
+        }
+        if points:
+            front = pareto_front({row: (first.mean, second.mean) for row, (first, second) in points.items()})
+            return TradeOff(across=across, up=up, points=points, front=front)
+    return None

@@ -1,0 +1,85 @@
+"""Means over concepts: the interval says what other concepts would have given, or there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pipeline_lib.metrics.aggregate import FEWEST_UNITS, Key, ScoredSample, bootstrap_interval, values_by_key
+from pipeline_lib.metrics.catalog import CATALOG
+from pipeline_lib.records import Record
+
+
+class ConceptMean(Record):
+    """A mean, and its 95 % bootstrap interval over concepts.
+
+    `low` and `high` are None with fewer than `FEWEST_UNITS` concepts: an interval over prompts or seeds would say
+    nothing of other concepts.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    num_concepts: int
+    num_values: int
+
+
+Cells = dict[str, dict[str, ConceptMean]]
+"""Row → metric → mean; what was not measured is not there."""
+
+
+def mean_over_concepts(values: Mapping[Key, float], seed: int = 0) -> ConceptMean | None:
+    """The mean of values; the interval draws concepts, each with all of its values.
+
+    Args:
+        values: one per (concept, prompt, seed).
+        seed: of the bootstrap.
+
+    Returns:
+        The mean; None without values.
+    """
+    if not values:
+        return None
+    num_concepts = len({key[0] for key in values})
+    interval = bootstrap_interval(values, seed) if num_concepts >= FEWEST_UNITS else None
+    low, high = interval or (None, None)
+    return ConceptMean(
+        mean=math.fsum(values[key] for key in sorted(values)) / len(values),
+        low=low,
+        high=high,
+        num_concepts=num_concepts,
+        num_values=len(values),
+    )
+
+
+def concept_means(samples: Sequence[ScoredSample], rows: Sequence[str]) -> Cells:
+    """The table of some rows.
+
+    Args:
+        samples: scored samples of one group of prompts.
+        rows: which, in order.
+
+    Returns:
+        Those rows and metrics that have a value, metrics in the catalog's order.
+    """
+    table = {
+        row: {name: mean for name in CATALOG if (mean := mean_over_concepts(values_by_key(samples, row, name)))}
+        for row in rows
+    }
+    return {row: cells for row, cells in table.items() if cells}
+
+
+def paired_values(samples: Sequence[ScoredSample], row: str, against: str, metric: str) -> dict[Key, float]:
+    """`row` minus `against` on equal concept, prompt and seed.
+
+    Args:
+        samples: scored samples of one group of prompts.
+        row: the row of interest.
+        against: the one it is compared with.
+        metric: in which metric.
+
+    Returns:
+        A difference for each pair of which both have a value.
+    """
+    ours, theirs = values_by_key(samples, row, metric), values_by_key(samples, against, metric)
+    return {key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()}

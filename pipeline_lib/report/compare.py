@@ -1,0 +1,171 @@
+"""A comparison on one HTML page: tables with intervals, a trade-off, orderings, samples side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from pipeline_lib.metrics.comparison import BESIDE, ComparedScores
+from pipeline_lib.report.compare_tables import (
+    PaperColumn,
+    PaperLine,
+    agreement_tables,
+    difference_matrices,
+    finding_lines,
+    glossary,
+    matrices,
+    paper_table,
+    slice_matrices,
+    trade_off_chart,
+    win_lines,
+)
+from pipeline_lib.report.embed import data_uri
+from pipeline_lib.report.page import own_text, templates
+from pipeline_lib.report.wording import duration
+from pipeline_lib.storage.files import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodLine:
+    """One of the things compared.
+
+    Attributes:
+        label: its row in the tables.
+        about: in a few words.
+        settings: method, preset and settings that make it, as text.
+        seconds: mean time of its training; 0 where that is not known.
+        done: concepts that it was run on.
+    """
+
+    label: str
+    about: str
+    settings: str
+    seconds: float
+    done: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Samples of one concept: a row for each method, a column for each prompt.
+
+    Attributes:
+        concept: its name.
+        about: what is known of it.
+        reference: WebP of a few frames of what was learned from.
+        prompts: heads of the columns.
+        rows: label and a WebP for each column; empty where there is no such sample.
+    """
+
+    concept: str
+    about: str
+    reference: bytes
+    prompts: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[bytes, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellLine:
+    """One method on one concept: a run."""
+
+    method: str
+    concept: str
+    status: str
+    run_id: str
+    report: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePage:
+    """What the page shows.
+
+    Attributes:
+        title: of the comparison.
+        created: when it ended.
+        seconds: how long it took.
+        verdict: how it went, in a sentence.
+        facts: heads and values, e.g. preset and seeds.
+        scores: all numbers.
+        methods: in the order of the tables.
+        paper: rows of the paper's tables.
+        columns: heads of the paper's tables.
+        raters: a row's share of raters for the first method, by question, in per cent.
+        grids: samples.
+        cells: all runs.
+        notes: worth knowing.
+        provenance: what the numbers rest on.
+        blind: address of the page for people, relative to this one; empty: there is none.
+    """
+
+    title: str
+    created: datetime
+    seconds: float
+    verdict: str
+    facts: tuple[tuple[str, str], ...]
+    scores: ComparedScores
+    methods: tuple[MethodLine, ...]
+    paper: tuple[PaperLine, ...] = ()
+    columns: tuple[PaperColumn, ...] = ()
+    raters: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    grids: tuple[Grid, ...] = ()
+    cells: tuple[CellLine, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: tuple[tuple[str, str], ...] = ()
+    blind: str = ""
+
+    def elsewhere(self) -> ComparePage:
+        """The same for another place, such as MLflow: without links to the runs beside it."""
+        return replace(self, cells=tuple(replace(cell, report="") for cell in self.cells), blind="")
+
+
+def write_compare_report(page: ComparePage, path: Path) -> Path:
+    """Writes the page; an older one at the same place is replaced in one go.
+
+    Args:
+        page: what it shows.
+        path: of the `.html` file; its folder is there.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    write_atomic(path, render_compare(page))
+    return path
+
+
+def render_compare(page: ComparePage) -> str:
+    """The page as text; see :func:`write_compare_report`."""
+    environment = templates()
+    scores, labels = page.scores, [method.label for method in page.methods]
+    return environment.get_template("compare.html").render(
+        style=own_text(environment, "style.css") + "\n" + own_text(environment, "compare.css"),
+        page=page,
+        duration=duration(page.seconds) if page.seconds > 0 else "",
+        times=[duration(method.seconds) if method.seconds > 0 else "–" for method in page.methods],
+        matrices=matrices(scores, labels),
+        differences=difference_matrices(scores),
+        slices=slice_matrices(scores, labels),
+        chart=trade_off_chart(scores),
+        trade_off=scores.trade_off,
+        paper=paper_table(scores, page.paper, page.columns),
+        wins=win_lines(scores, dict(page.raters)),
+        findings=finding_lines(scores),
+        agreements=agreement_tables(scores),
+        glossary=glossary(scores),
+        grids=[_pictures(grid) for grid in page.grids],
+        beside=BESIDE,
+    )
+
+
+def _pictures(grid: Grid) -> tuple[Grid, str, Sequence[tuple[str, list[str]]]]:
+    """A grid with its pictures as URIs."""
+    rows = [(label, [_uri(picture) for picture in pictures]) for label, pictures in grid.rows]
+    return grid, _uri(grid.reference), rows
+
+
+def _uri(picture: bytes) -> str:
+    return data_uri(picture, "image/webp") if picture else ""

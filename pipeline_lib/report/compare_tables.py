@@ -1,0 +1,290 @@
+"""The tables of a comparison's page: numbers as they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from pipeline_lib.metrics import CATALOG, Metric
+from pipeline_lib.metrics.comparison import BASE, CEILING, CHANCE, EDITS, RECONSTRUCTION, ComparedScores
+from pipeline_lib.metrics.gate import TRUTH
+from pipeline_lib.metrics.over_concepts import Cells, ConceptMean
+from pipeline_lib.metrics.wins import QUESTIONS
+from pipeline_lib.report.charts import Dot, scatter_chart
+from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, number, percent, signed
+
+TITLES = {RECONSTRUCTION: "Reconstruction prompt", EDITS: "Edit prompts"}
+CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
+
+
+@dataclass(frozen=True)
+class PaperLine:
+    """A row of a paper's table: its name there, our row, and its numbers, one for each column."""
+
+    method: str
+    row: str
+    figures: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PaperColumn:
+    """A column of a paper's table: its head and decimals there, and our metrics: the first that was measured counts."""
+
+    head: str
+    decimals: int
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column of scores."""
+
+    metric: Metric
+    arrow: str
+    direction: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean as printed, its interval, and its mark: `best` of the methods; of a difference `better` or `worse`."""
+
+    mean: str
+    interval: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A table of methods by metrics; `rows` are id, label and cells, and `told` how many concepts stand behind it."""
+
+    title: str
+    told: str
+    heads: tuple[Head, ...]
+    rows: tuple[tuple[str, str, tuple[Number, ...]], ...]
+
+
+def matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
+    """A table for each group of prompts, all metrics."""
+    return [
+        _matrix(TITLES[name], _most_concepts(cells), cells, methods, list(CATALOG))
+        for name, cells in scores.tables.items()
+        if cells
+    ]
+
+
+def difference_matrices(scores: ComparedScores) -> list[Matrix]:
+    """For each group of prompts what every other method has more or less than the first, in pairs."""
+    tables = []
+    for name, cells in scores.differences.items():
+        if cells:
+            heads = _heads([metric for metric in CATALOG if any(metric in row for row in cells.values())])
+            rows = [
+                (row, row, tuple(_change(means.get(h.metric.name), h.metric) for h in heads))
+                for row, means in cells.items()
+            ]
+            tables.append(Matrix(TITLES[name], _most_concepts(cells), tuple(heads), tuple(rows)))
+    return tables
+
+
+def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
+    """A table for each kind of motion, truth metrics alone."""
+    return [
+        _matrix(kind.capitalize(), _concepts(scores.slice_sizes[kind]), cells, methods, list(TRUTH))
+        for kind, cells in scores.slices.items()
+        if cells
+    ]
+
+
+def trade_off_chart(scores: ComparedScores) -> Markup | None:
+    """Keeping the subject against following the prompt, with the Pareto front; None without the metrics."""
+    told = scores.trade_off
+    if told is None:
+        return None
+    dots = [
+        Dot(
+            style="base" if row == BASE else "personalised" if row in told.front else "",
+            label=ROW_LABELS.get(row, row),
+            x=across.mean,
+            y=up.mean,
+            x_ends=_ends(across),
+            y_ends=_ends(up),
+        )
+        for row, (across, up) in told.points.items()
+    ]
+    front = [(told.points[row][0].mean, told.points[row][1].mean) for row in told.front]
+    x, y = CATALOG[told.across], CATALOG[told.up]
+    title = "; ".join(f"{dot.label}: {x.short} {number(dot.x, 2)}, {y.short} {number(dot.y, 2)}" for dot in dots)
+    return scatter_chart(dots, front, title=title, x_label=f"{x.label} ({x.name})", y_label=f"{y.label} ({y.name})")
+
+
+def paper_table(
+    scores: ComparedScores, lines: Sequence[PaperLine], columns: Sequence[PaperColumn]
+) -> list[tuple[str, str, list[tuple[str, str, Number]]]]:
+    """The paper's rows: name, our row, and for each column the paper's number, our metric and our number."""
+    cells = scores.tables.get(EDITS, {})
+    present = {name for row in cells.values() for name in row}
+    chosen = [next((name for name in column.metrics if name in present), "") for column in columns]
+    table = []
+    for line in lines:
+        ours = [_number(cells.get(line.row, {}).get(name), name) for name in chosen]
+        printed = [number(value, column.decimals) for value, column in zip(line.figures, columns, strict=True)]
+        table.append(
+            (line.method, line.row if line.row in cells else "", list(zip(printed, chosen, ours, strict=True)))
+        )
+    return table
+
+
+def win_lines(
+    scores: ComparedScores, raters: Mapping[str, Sequence[int]]
+) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
+    """For each row that the first method is held against: per question share, interval, counts, and the raters'."""
+    lines = []
+    for against in dict.fromkeys(wins.against for wins in scores.wins):
+        found = {wins.question: wins for wins in scores.wins if wins.against == against}
+        cells = []
+        for index, question in enumerate(QUESTIONS):
+            people = f"{raters[against][index]} %" if against in raters else "–"
+            if question not in found:
+                cells.append(("–", "", "", people))
+                continue
+            wins, share = found[question], found[question].share
+            interval = (
+                "" if share.low is None or share.high is None else f"{percent(share.low)} to {percent(share.high)}"
+            )
+            counts = f"{wins.won} : {wins.lost}, {wins.tied} even"
+            cells.append((percent(share.mean), interval, counts, people))
+        lines.append((against, cells))
+    return lines
+
+
+@dataclass(frozen=True)
+class FindingLine:
+    """One metric's word on an ordering; `pairs` are row, difference and interval."""
+
+    statement: str
+    source: str
+    metric: Metric
+    is_truth: bool
+    verdict: str
+    chip: str
+    pairs: tuple[tuple[str, str, str], ...]
+
+
+def finding_lines(scores: ComparedScores) -> list[FindingLine]:
+    """All findings, in order; a statement stands with its first metric only."""
+    lines, told = [], set[str]()
+    for finding in scores.findings:
+        metric, claim = CATALOG[finding.metric], finding.ordering
+        pairs = tuple(
+            (pair.against, signed(pair.difference.mean, metric.decimals), _signed_interval(pair.difference, metric))
+            for pair in finding.pairs
+        )
+        first = claim.name not in told
+        told.add(claim.name)
+        lines.append(
+            FindingLine(
+                statement=claim.statement if first else "",
+                source=claim.source if first else "",
+                metric=metric,
+                is_truth=metric.source == "truth",
+                verdict=finding.verdict,
+                chip=CHIPS[finding.verdict],
+                pairs=pairs,
+            )
+        )
+    return lines
+
+
+def agreement_tables(scores: ComparedScores) -> list[tuple[str, list[tuple[Metric, Metric, str, str, str, str]]]]:
+    """For each group of prompts: learned metric, truth, correlation over cells, within, its interval, how many."""
+    tables = []
+    for name, found in scores.agreements.items():
+        lines = []
+        for one in found:
+            within, counted = one.within_concepts, f"{one.num_cells} cells, {_concepts(one.num_concepts)}"
+            ends = _ends(within) if within else None
+            interval = f"{number(ends[0], 2)} to {number(ends[1], 2)}" if ends else ""
+            numbers = (_or_dash(one.over_cells), _or_dash(within.mean if within else None), interval, counted)
+            lines.append((CATALOG[one.learned], CATALOG[one.truth], *numbers))
+        if lines:
+            tables.append((TITLES[name], lines))
+    return tables
+
+
+def glossary(scores: ComparedScores) -> list[Head]:
+    """All metrics of the tables."""
+    present = {name for cells in scores.tables.values() for row in cells.values() for name in row}
+    return _heads([name for name in CATALOG if name in present])
+
+
+def _matrix(title: str, told: str, cells: Cells, methods: Sequence[str], metrics: Sequence[str]) -> Matrix:
+    heads = _heads([name for name in metrics if any(name in row for row in cells.values())])
+    rows = [row for row in (CHANCE, BASE, *methods, CEILING) if row in cells]
+    best = {head.metric.name: _best(head.metric, cells, methods) for head in heads}
+    lines = []
+    for row in rows:
+        numbers = [
+            _number(cells[row].get(name), name, best=row in best[name]) for name in (head.metric.name for head in heads)
+        ]
+        lines.append((row, ROW_LABELS.get(row, row), tuple(numbers)))
+    return Matrix(title, told, tuple(heads), tuple(lines))
+
+
+def _heads(names: Sequence[str]) -> list[Head]:
+    metrics = [CATALOG[name] for name in names]
+    return [Head(one, DIRECTION_ARROWS[one.direction], DIRECTION_WORDS[one.direction]) for one in metrics]
+
+
+def _best(metric: Metric, cells: Cells, methods: Sequence[str]) -> set[str]:
+    """Rows with the best mean, where not all have the same."""
+    means = {row: cells[row][metric.name].mean for row in methods if metric.name in cells.get(row, {})}
+    if metric.direction == "closer" or len(set(means.values())) < 2:
+        return set()
+    wanted = max(means.values()) if metric.direction == "higher" else min(means.values())
+    return {row for row, mean in means.items() if mean == wanted}
+
+
+def _number(mean: ConceptMean | None, metric: str, *, best: bool = False) -> Number:
+    if mean is None:
+        return Number("–")
+    digits = CATALOG[metric].decimals
+    ends = _ends(mean)
+    interval = f"{number(ends[0], digits)} to {number(ends[1], digits)}" if ends else ""
+    return Number(number(mean.mean, digits), interval, "best" if best else "")
+
+
+def _change(difference: ConceptMean | None, metric: Metric) -> Number:
+    """A difference, marked where its interval does not hold 0."""
+    if difference is None:
+        return Number("–")
+    text, ends, mark = signed(difference.mean, metric.decimals), _ends(difference), ""
+    if ends is None:
+        return Number(text)
+    if metric.direction != "closer" and not ends[0] <= 0 <= ends[1]:
+        mark = "better" if (ends[0] > 0) == (metric.direction == "higher") else "worse"
+    return Number(text, f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}", mark)
+
+
+def _ends(mean: ConceptMean) -> tuple[float, float] | None:
+    return None if mean.low is None or mean.high is None else (mean.low, mean.high)
+
+
+def _signed_interval(difference: ConceptMean, metric: Metric) -> str:
+    ends = _ends(difference)
+    if ends is None:
+        return f"{_concepts(difference.num_concepts)}: too few for an interval"
+    return f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}"
+
+
+def _most_concepts(cells: Cells) -> str:
+    return _concepts(max(mean.num_concepts for row in cells.values() for mean in row.values()))
+
+
+def _concepts(count: int) -> str:
+    return f"{count} concept" if count == 1 else f"{count} concepts"
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else number(value, 2)

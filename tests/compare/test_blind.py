@@ -1,0 +1,69 @@
+"""Blind pairs: the count of what people said, and files that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.compare.blind import Asked, BlindKey, tally
+from pipeline_lib.errors import InputError
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, Path]:
+    def asked(left: str, right: str) -> Asked:
+        return Asked(concept="bim", prompt="a bim", seed=0, left=left, right=right)
+
+    pairs = {"one": asked("ours", "lora"), "two": asked("lora", "ours"), "three": asked("ours", "lora")}
+    path = tmp_path / "key.json"
+    path.write_text(BlindKey(comparison="compare-1", pairs=pairs).model_dump_json())
+    return {"compare-1": path}
+
+
+def saved(path: Path, **answers: dict[str, str]) -> Path:
+    path.write_text(json.dumps({"comparison": "compare-1", "answers": answers}))
+    return path
+
+
+def test_sides_are_turned_back_into_methods_and_people_are_added_up(tmp_path: Path, keys: dict[str, Path]) -> None:
+    first = saved(tmp_path / "a.json", one={"identity": "left", "overall": "right"}, two={"identity": "right"})
+    second = saved(tmp_path / "b.json", one={"identity": "right"}, three={"identity": "even"})
+    found = {one.question: one for one in tally([first, second], keys)}
+    identity = found["identity"]
+    assert (identity.row, identity.against) == ("lora", "ours")
+    assert (identity.won, identity.even, identity.lost) == (1, 1, 2)
+    assert identity.share == pytest.approx(1 / 3)
+    assert identity.low is not None
+    assert identity.low < 1 / 3 < identity.high
+    assert (found["overall"].won, found["overall"].lost) == (1, 0)
+    assert list(found) == ["identity", "overall"], "in the order of the questions"
+
+
+def test_nobody_who_saw_a_difference_is_no_share(tmp_path: Path, keys: dict[str, Path]) -> None:
+    (only,) = tally([saved(tmp_path / "a.json", one={"motion": "even"})], keys)
+    assert (only.share, only.low, only.even) == (None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("no json", "holds no answers"),
+        ("[]", "holds no answers"),
+        ('{"comparison": "compare-1"}', "holds no answers"),
+        ('{"comparison": "compare-2", "answers": {}}', "not here"),
+        ('{"comparison": "compare-1", "answers": {"four": {"identity": "left"}}}', "not asked"),
+        ('{"comparison": "compare-1", "answers": {"one": {"beauty": "left"}}}', "cannot be"),
+        ('{"comparison": "compare-1", "answers": {"one": {"identity": "top"}}}', "cannot be"),
+        ('{"comparison": "compare-1", "answers": {"one": "left"}}', "not asked"),
+    ],
+)
+def test_what_is_no_answer_is_told_with_its_file(
+    tmp_path: Path, keys: dict[str, Path], content: str, said: str
+) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=said) as caught:
+        tally([path], keys)
+    assert "answers.json" in str(caught.value)

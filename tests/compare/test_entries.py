@@ -1,0 +1,132 @@
+"""What is compared: entries, the settings that they come to, the concepts; nothing is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.compare.concepts import chosen_gizmos, gizmo_config, gizmo_pace
+from pipeline_lib.compare.entries import (
+    ABLATIONS,
+    CORE,
+    Entry,
+    check_shared_settings,
+    chosen_entries,
+    differing,
+    entry_config,
+    known_entries,
+)
+from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
+from pipeline_lib.errors import ConfigError, InputError
+from pipeline_lib.metrics import CATALOG
+from pipeline_lib.registry import choose_settings, method_names
+from pipeline_lib.run_config import RunConfig
+from pipeline_lib.world.gizmos import REPORTING, TUNING
+
+DEMO = RunConfig.model_validate({"method": {"preset": "demo"}})
+
+
+def settings(entry: Entry, template: RunConfig = DEMO):
+    return choose_settings(entry_config(entry, template))[1]
+
+
+def with_method(**values) -> RunConfig:
+    return RunConfig.model_validate({"method": {"preset": "demo", "settings": values}})
+
+
+@pytest.mark.parametrize("entry", [*CORE, *ABLATIONS], ids=lambda entry: entry.label)
+@pytest.mark.parametrize("preset", ["demo", "portable", "pocket"])
+def test_every_entry_is_a_run_that_its_method_takes(entry: Entry, preset: str) -> None:
+    template = RunConfig.model_validate({"method": {"preset": preset}})
+    chosen = settings(entry, template)
+    for key, value in entry.settings.items():
+        assert getattr(chosen, key) == value
+
+
+def test_the_core_is_the_papers_comparison() -> None:
+    labels = [entry.label for entry in chosen_entries([])]
+    assert labels == ["set_and_sequence", "two_stage", "lora-8", "lora-1", "dreammix", "textual_inversion"]
+    known = known_entries()
+    assert {row.entry for row in PAPER} - {"newmove", "dreamvideo"} == set(labels)
+    assert all(len(row) == len(PAPER_METRICS) + 2 for row in PAPER)
+    assert RATERS.keys() <= known.keys()
+    for claim in ORDERINGS:
+        assert {claim.row, *claim.against} <= set(labels), claim.name
+        assert set(claim.metrics) <= CATALOG.keys()
+        assert claim.row not in claim.against
+    assert {name for _, _, metrics in PAPER_METRICS for name in metrics} <= CATALOG.keys()
+
+
+def test_single_stages_get_the_steps_of_both() -> None:
+    both = settings(CORE[0])
+    one = settings(known_entries()["lora-1"])
+    assert (one.steps, one.rank) == (both.identity_steps + both.motion_steps, 1)
+    short = with_method(identity_steps=3, motion_steps=4)
+    assert settings(known_entries()["lora-8"], short).steps == 7
+    assert settings(known_entries()["lora-8"], with_method(steps=5)).steps == 5, "but what a person says, goes"
+
+
+def test_shared_settings_go_to_those_that_have_them_and_an_entry_keeps_what_makes_it() -> None:
+    template = with_method(rank=4, identity_dropout=0.1)
+    assert settings(CORE[0], template).rank == 4
+    assert settings(CORE[0], template).identity_dropout == 0.1
+    assert settings(known_entries()["lora-1"], template).rank == 1
+    check_shared_settings(chosen_entries([]), template)
+    with pytest.raises(ConfigError, match=r"method\.settings\.rang.*did you mean.*rank"):
+        check_shared_settings(chosen_entries([]), with_method(rang=4))
+    check_shared_settings(chosen_entries(["lora-1"]), with_method(identity_steps=3))  # its own steps follow from it
+    with pytest.raises(ConfigError, match="identity_dropout"):
+        check_shared_settings(chosen_entries(["lora-1"]), template)
+    with pytest.raises(ConfigError, match="--methods"):
+        check_shared_settings(CORE, RunConfig.model_validate({"method": {"name": "lora"}}))
+
+
+def test_entries_are_chosen_by_label_or_by_method() -> None:
+    assert [entry.label for entry in chosen_entries(["lora-1", "base", "lora-1"])] == ["lora-1"]
+    (plain,) = chosen_entries(["lora"])
+    assert (plain.method, plain.settings) == ("lora", {})
+    assert set(method_names()) <= known_entries().keys()
+    with pytest.raises(ConfigError, match=r"unknown method 'lora-9'.*did you mean 'lora-(8|1)'"):
+        chosen_entries(["lora-9"])
+    ablations = chosen_entries([], ablations=True)
+    assert [entry.label for entry in ablations] == ["set_and_sequence", *(entry.label for entry in ABLATIONS)]
+    assert max(Counter(entry.label for entry in (*CORE, *ABLATIONS)).values()) == 1
+
+
+def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
+    kept, notes = differing(chosen_entries([], ablations=True), DEMO)
+    labels = {entry.label for entry in kept}
+    assert "set_and_sequence" in labels
+    assert "no-prior" not in labels, "the preset demo has none"
+    assert "with-prior" in labels
+    assert "rank-32" not in labels, "the preset's own rank"
+    assert {"cross-attention", "no-cross-attention"} & labels == {"cross-attention"}, "the preset has none"
+    assert any("no-prior" in note and "set_and_sequence" in note for note in notes)
+    assert len(kept) + len(notes) == len(ABLATIONS) + 1
+
+
+def test_gizmos_are_chosen_by_set_or_number() -> None:
+    assert chosen_gizmos("reporting") == REPORTING
+    assert chosen_gizmos("tuning") == TUNING
+    assert chosen_gizmos("3, 0,3") == (3, 0)
+    for wrong in ("best", "1,x", "", "99"):
+        with pytest.raises(InputError):
+            chosen_gizmos(wrong)
+
+
+def test_a_gizmos_run_keeps_the_template_and_adds_its_own() -> None:
+    template = RunConfig.model_validate(
+        {"method": {"preset": "demo"}, "samples": {"seeds": [0, 1], "num_inference_steps": 3},
+         "evaluation": {"encoder": "none"}, "seed": 5}
+    )  # fmt: skip
+    config = gizmo_config(4, Path("/gizmos"), template)
+    assert config.concept.inputs == ("/gizmos/tocket.mp4",)
+    assert (config.samples.seeds, config.samples.num_inference_steps, config.seed) == ((0, 1), 3, 5)
+    assert (config.evaluation.encoder, config.evaluation.truth) == ("none", "gizmo:4")
+    assert config.samples.prompts_file == "/gizmos/tocket.prompts.yaml"
+
+
+def test_every_kind_of_motion_is_among_the_reporting_gizmos() -> None:
+    assert Counter(gizmo_pace(index) for index in REPORTING) == {"erratic": 4, "slow": 2, "fast": 2}

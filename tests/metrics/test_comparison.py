@@ -1,0 +1,211 @@
+"""Methods side by side, on scores whose answers are known: means, orderings, wins, rank correlation, Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.metrics import ScoredSample
+from pipeline_lib.metrics.agreement import agreements, spearman
+from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
+from pipeline_lib.metrics.comparison import EDITS, RECONSTRUCTION, compared
+from pipeline_lib.metrics.orderings import Ordering, findings
+from pipeline_lib.metrics.over_concepts import concept_means, mean_over_concepts
+from pipeline_lib.metrics.pareto import pareto_front
+from pipeline_lib.metrics.wilson import wilson_interval
+from pipeline_lib.metrics.wins import pairwise_wins
+
+CONCEPTS = [f"gizmo {number}" for number in range(6)]
+
+
+def sample(
+    row: str, concept: str, prompt: str = "a", kind: str = "local", seed: int = 0, **values: float
+) -> ScoredSample:
+    scores = tuple(to_score(name, Measurement(value), Trace(), high=100) for name, value in values.items())
+    return ScoredSample(row=row, prompt=prompt, kind=kind, seed=seed, scores=scores, concept=concept)
+
+
+def table(rows: Mapping[str, float], metric: str = "identity_accuracy", count: int = 6) -> Iterator[ScoredSample]:
+    """Each row's value, a little higher from concept to concept, on two prompts."""
+    for row, value in rows.items():
+        for number, concept in enumerate(CONCEPTS[:count]):
+            for prompt in ("a", "b"):
+                yield sample(row, concept, prompt, **{metric: value + 0.01 * number})
+
+
+def ordering(relation: str, row: str = "x", against: tuple[str, ...] = ("y",)) -> Ordering:
+    return Ordering(
+        name="o", statement="s", source="t", row=row, relation=relation, against=against, metrics=("identity_accuracy",)
+    )
+
+
+def test_the_interval_is_over_concepts_or_there_is_none() -> None:
+    many = {("one", f"prompt {number}", 0): 0.1 * number for number in range(8)}
+    alone = mean_over_concepts(many)
+    assert alone is not None
+    assert (alone.mean, alone.low, alone.num_concepts, alone.num_values) == (pytest.approx(0.35), None, 1, 8)
+    spread = mean_over_concepts({(name, "a", 0): 0.1 * number for number, name in enumerate(CONCEPTS)})
+    assert spread is not None
+    assert spread.low is not None
+    assert 0 < spread.low < 0.25 < spread.high < 0.5
+    assert mean_over_concepts({}) is None
+
+
+def test_rows_stand_in_the_order_asked_for_and_what_is_missing_is_left_out() -> None:
+    cells = concept_means(list(table({"y": 0.2, "x": 0.5})), ["x", "nobody", "y"])
+    assert list(cells) == ["x", "y"]
+    assert cells["x"].keys() == {"identity_accuracy"}
+    assert cells["x"]["identity_accuracy"].mean == pytest.approx(0.525)
+
+
+@pytest.mark.parametrize(
+    ("relation", "values", "verdict"),
+    [
+        ("above", {"x": 0.5, "y": 0.3}, "holds"),
+        ("above", {"x": 0.3, "y": 0.5}, "does not hold"),
+        ("below", {"x": 0.3, "y": 0.5}, "holds"),
+        ("below", {"x": 0.5, "y": 0.3}, "does not hold"),
+        ("equal", {"x": 0.5, "y": 0.51}, "holds"),
+        ("equal", {"x": 0.5, "y": 0.7}, "does not hold"),
+        ("above", {"x": 0.5, "y": 0.5}, "undecided"),
+    ],
+)
+def test_an_ordering_holds_does_not_or_is_undecided(relation: str, values: dict[str, float], verdict: str) -> None:
+    (found,) = findings(list(table(values)), [ordering(relation)])
+    assert found.verdict == verdict
+    assert found.pairs[0].difference.num_values == 12
+    assert found.pairs[0].difference.mean == pytest.approx(values["x"] - values["y"])
+
+
+def test_noise_and_too_few_concepts_are_undecided() -> None:
+    draws = np.random.default_rng(0).normal(0.5, 0.1, (2, 6))
+    noisy = [sample(row, name, identity_accuracy=float(value)) for row, line in zip("xy", draws, strict=True)
+             for name, value in zip(CONCEPTS, line, strict=True)]  # fmt: skip
+    assert findings(noisy, [ordering("above")])[0].verdict == "undecided"
+    assert findings(list(table({"x": 0.9, "y": 0.1}, count=4)), [ordering("above")])[0].verdict == "undecided"
+
+
+def test_an_ordering_against_several_needs_all_of_them() -> None:
+    samples = list(table({"x": 0.5, "y": 0.3, "z": 0.4}))
+    assert findings(samples, [ordering("above", against=("y", "z"))])[0].verdict == "holds"
+    assert findings(samples, [ordering("above", "z", ("y", "x"))])[0].verdict == "does not hold"
+    partly = findings(samples, [ordering("above", against=("y", "absent"))])[0]
+    assert (partly.verdict, len(partly.pairs)) == ("undecided", 1)
+    assert findings(samples, [ordering("above", against=("absent",))]) == []
+
+
+def test_only_equal_concept_prompt_and_seed_are_a_pair() -> None:
+    samples = [*table({"x": 0.5, "y": 0.3}), sample("x", "gizmo 0", "only x", identity_accuracy=0.0),
+               sample("y", "gizmo 0", "a", seed=1, identity_accuracy=1.0)]  # fmt: skip
+    (found,) = findings(samples, [ordering("above")])
+    assert found.pairs[0].difference.num_values == 12
+    assert found.pairs[0].difference.mean == pytest.approx(0.2)
+
+
+def test_wins_count_pairs_and_halve_ties() -> None:
+    samples = [
+        sample("x", "g", "a", identity_accuracy=0.9, edit_accuracy=1.0),
+        sample("y", "g", "a", identity_accuracy=0.5, edit_accuracy=1.0),
+        sample("x", "g", "b", identity_accuracy=0.2, edit_accuracy=0.0),
+        sample("y", "g", "b", identity_accuracy=0.5, edit_accuracy=1.0),
+        sample("x", "g", "c", identity_accuracy=0.7, edit_accuracy=0.0),
+        sample("y", "g", "c", identity_accuracy=0.5, edit_accuracy=1.0),
+    ]
+    wins = {one.question: one for one in pairwise_wins(samples, "x", ["y"])}
+    assert (wins["identity"].won, wins["identity"].tied, wins["identity"].lost) == (2, 0, 1)
+    assert (wins["prompt"].won, wins["prompt"].tied, wins["prompt"].lost) == (0, 1, 2)
+    assert wins["prompt"].share.mean == pytest.approx(0.5 / 3)
+    assert wins["overall"].won == 1, "the sum of what was measured of both"
+    assert "motion" not in wins
+
+
+def test_spearman_is_scipys() -> None:
+    draws = np.random.default_rng(3)
+    for _ in range(20):
+        first, second = draws.integers(0, 6, 12).tolist(), draws.normal(size=12).tolist()
+        assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+    assert spearman([1, 2, 3], [2, 30, 400]) == pytest.approx(1)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert spearman([1, 1, 1], [1, 2, 3]) is None
+    assert spearman([1, 2], [1, 2]) is None
+
+
+def test_agreement_tells_ranks_within_concepts_from_ranks_over_all() -> None:
+    """Concepts differ in level as the truth does, but within each the learned metric ranks methods upside down."""
+    samples = []
+    for number, concept in enumerate(CONCEPTS):
+        for place, row in enumerate("xyz"):
+            level = 0.1 * number
+            up, down = level + 0.01 * place, level - 0.01 * place
+            values = {"identity_accuracy": up, "dino_i": down, "motion_fidelity": up, "dynamic_degree_gap": 5 - up}
+            samples.append(sample(row, concept, **values))
+    found = {(one.learned, one.truth): one for one in agreements(samples, ["x", "y", "z"])}
+    looks = found["dino_i", "identity_accuracy"]
+    assert looks.within_concepts is not None
+    assert looks.within_concepts.mean == pytest.approx(-1)
+    assert looks.within_concepts.high == pytest.approx(-1)
+    assert looks.over_cells is not None
+    assert looks.over_cells > 0.8
+    assert (looks.num_cells, looks.num_concepts) == (18, 6)
+    assert found["dynamic_degree_gap", "motion_fidelity"].over_cells == pytest.approx(1), "less of a gap is better"
+    assert found["dynamic_degree_gap", "motion_fidelity"].within_concepts.mean == pytest.approx(1)
+    assert ("clip_i", "identity_accuracy") not in found
+
+
+def test_the_front_holds_what_nothing_dominates() -> None:
+    points = {"a": (0.1, 0.9), "b": (0.5, 0.5), "c": (0.4, 0.4), "d": (0.9, 0.1), "e": (0.1, 0.8), "f": (0.5, 0.5)}
+    assert pareto_front(points) == ("a", "b", "f", "d")
+    assert pareto_front({}) == ()
+
+
+def test_wilsons_interval_is_scipys() -> None:
+    for successes, trials in ((0, 7), (7, 7), (3, 10), (50, 100)):
+        expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+        assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_comparison_holds_all_of_it_and_equal_samples_give_equal_numbers() -> None:
+    rows = {"base": (0.0, 0.9), "x": (0.8, 0.6), "y": (0.4, 0.5), "ceiling": (1.0, 1.0), "chance": (0.1, 0.1)}
+    samples = [
+        sample(row, name, prompt, kind, identity_accuracy=identity, edit_accuracy=edit, dino_i=identity)
+        for row, (identity, edit) in rows.items()
+        for name in CONCEPTS
+        for prompt, kind in (("here", "reconstruction"), ("there", "local"))
+    ]
+    slices = {name: "fast" if number < 2 else "slow" for number, name in enumerate(CONCEPTS)}
+    found = compared(samples, ["x", "y"], [ordering("above")], slices)
+    assert list(found.tables) == [RECONSTRUCTION, EDITS]
+    assert list(found.tables[EDITS]) == ["chance", "base", "x", "y", "ceiling"]
+    assert found.trade_off is not None
+    assert (found.trade_off.across, found.trade_off.up) == ("edit_accuracy", "identity_accuracy")
+    assert found.trade_off.front == ("x", "base"), "y is worse than x in both"
+    assert found.trade_off.points.keys() == {"base", "x", "y"}
+    assert found.slice_sizes == {"fast": 2, "slow": 4}
+    assert found.slices["fast"]["x"]["identity_accuracy"].num_concepts == 2
+    assert found.differences[EDITS]["y"]["identity_accuracy"].mean == pytest.approx(-0.4)
+    assert {one.against for one in found.wins} == {"y"}
+    assert found.findings[0].verdict == "holds"
+    assert compared(samples[::-1], ["x", "y"], [ordering("above")], slices) == found
+
+
+def test_without_truth_the_trade_off_is_what_encoders_see() -> None:
+    samples = [sample(row, name, clip_t_aggregated=0.2, clip_i=0.5) for row in ("x", "base") for name in CONCEPTS]
+    found = compared(samples, ["x"])
+    assert found.trade_off is not None
+    assert (found.trade_off.across, found.trade_off.up) == ("clip_t_aggregated", "clip_i")
+    assert found.wins == ()
+    assert found.agreements == {RECONSTRUCTION: (), EDITS: ()}
+    assert compared([], ["x"]).trade_off is None
+
+
+def test_encoders_are_not_mixed() -> None:
+    other = tuple(to_score("dino_i", Measurement(0.5), Trace(encoder=name)) for name in ("one", "two"))
+    samples = [
+        sample("x", name).model_copy(update={"scores": (score,)}) for name, score in zip("ab", other, strict=True)
+    ]
+    with pytest.raises(InputError, match="different encoders"):
+        compared(samples, ["x"])
