@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -153,10 +153,10 @@ def _of_comparison(one: Chosen, template: RunConfig) -> Chosen:
 
 def _told_apart(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     """Concepts of one name numbered, since a name is what pairs samples of methods."""
-    seen, told = Counter(taken), []
+    told = list[str]()
     for name in names:
-        seen[name] += 1
-        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        numbered = (f"{name} ({number})" for number in count(2))
+        told.append(next(free for free in chain([name], numbered) if free not in {*taken, *told}))
     return told
 
 

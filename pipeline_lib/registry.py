@@ -213,7 +213,7 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
         dtype: "float32" or "bfloat16".
 
     Returns:
-        The base, with the LoRAs of `base.loras` on it.
+        The base, with the LoRAs of :func:`loras_on_base` on it.
 
     Raises:
         InputError: nothing usable there, or a LoRA that does not fit it.

@@ -21,6 +21,8 @@ from pipeline_lib.steps.state import StateFolder
 if TYPE_CHECKING:
     from pipeline_lib.compare.folder import CompareRecord
 
+PRESET, SEEDS = "demo", "0,1,2"
+"""Where neither the command nor its config says."""
 SHOWN = ("identity_accuracy", "motion_fidelity", "edit_accuracy", "dino_i", "clip_t_aggregated", "mse_edit")
 """Metrics of edit prompts that the command prints; the page has all."""
 
@@ -64,11 +66,13 @@ def compare_config(config: str, preset: str, seeds: str, settings: Sequence[str]
     """
     from pipeline_lib.steps.check import check_service
 
-    numbers = [part.strip() for part in seeds.split(",")]
+    ground = load_config(Path(config).expanduser()) if config else RunConfig()
+    asked = seeds or (",".join(map(str, ground.samples.seeds)) if config else SEEDS)
+    numbers = [part.strip() for part in asked.split(",")]
     if not all(part.isdecimal() for part in numbers):
         raise ConfigError(f"--seeds {seeds}", expected="numbers with commas, such as 0,1,2")
     chosen = ",".join(numbers[:1] if quick else dict.fromkeys(numbers))
-    ground = load_config(Path(config).expanduser()) if config else RunConfig()
+    preset = preset or ground.method.preset or PRESET
     own = [f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
     template = anchored(with_settings(ground, [*own, *settings]), Path.cwd())
     # Settings of methods hold for those that have them: the entries are asked later, not the config's own method.

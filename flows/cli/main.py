@@ -26,7 +26,7 @@ Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Any 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, last on standard output.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 Subject = Annotated[str, typer.Option(help="What the subject is, in a word or a few: 'grey wolf'.")]
-Base = Annotated[str, typer.Option(help="'pocket', a diffusers folder, or a hub id.")]
+Base = Annotated[str, typer.Option(help="'pocket', 'pocket-outline', a diffusers folder, or a hub id.")]
 Method = Annotated[
     str, typer.Option(help="set_and_sequence, or a baseline: two_stage, lora, textual_inversion or dreammix.")
 ]
@@ -145,8 +145,8 @@ def compare(
     gizmos: Annotated[str, typer.Option(help="Of the pocket world: reporting, tuning, all, or numbers: 0,3.")] = "",
     concepts: Annotated[str, typer.Option(metavar="FOLDER", help="Clips and folders, as for batch.")] = "",
     config: Annotated[str, typer.Option(help="Base and training of every run.")] = "",
-    preset: Preset = "demo",
-    seeds: Annotated[str, typer.Option(help="Of the samples.")] = "0,1,2",
+    preset: Annotated[str, typer.Option(help="Of all methods; else the config's, else demo.")] = "",
+    seeds: Annotated[str, typer.Option(help="Of the samples; else the config's, else 0,1,2.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="One concept, one seed.")] = False,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Set-and-Sequence, one setting changed at a time.")

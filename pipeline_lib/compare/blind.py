@@ -102,8 +102,16 @@ def write_blind(state: StateFolder, cells: Sequence[Cell], page: Path, key: Path
         pairs.append(BlindPair(name, one.prompt, *(key or "" for key in keys)))
     if pairs:
         write_blind_page(page, comparison, pairs, files)
-        write_atomic(key, BlindKey(comparison=comparison, pairs=asked).model_dump_json(indent=1))
+        # Answers to a page that was written before count too: a cell that was repaired since draws other pairs.
+        write_atomic(key, BlindKey(comparison=comparison, pairs={**_former(key), **asked}).model_dump_json(indent=1))
     return len(pairs)
+
+
+def _former(key: Path) -> dict[str, Asked]:
+    try:
+        return BlindKey.model_validate_json(key.read_bytes()).pairs
+    except (OSError, ValidationError):
+        return {}
 
 
 def tally(files: Sequence[Path], keys: Mapping[str, Path]) -> list[Preference]:
@@ -120,7 +128,7 @@ def tally(files: Sequence[Path], keys: Mapping[str, Path]) -> list[Preference]:
         InputError: a file that cannot be read, of no comparison known here, or with answers to what was not asked.
     """
     counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-    for path in files:
+    for path in dict.fromkeys(files):
         key, answers = _answers(path, keys)
         for name, said in answers.items():
             one = key.pairs.get(name)
@@ -159,7 +167,7 @@ def _answers(path: Path, keys: Mapping[str, Path]) -> tuple[BlindKey, dict[str, 
         raise InputError(
             f"{path} holds no answers", got=str(error)[:120], fix="save them from the blind page"
         ) from error
-    if comparison not in keys:
+    if not isinstance(comparison, str) or comparison not in keys:
         raise InputError(f"{path} is of a comparison that is not here", got=str(comparison)[:60])
     try:
         return BlindKey.model_validate_json(keys[comparison].read_bytes()), answers

@@ -123,9 +123,7 @@ def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
     Raises:
         ConfigError: no such method or preset, or a value that is not valid.
     """
-    method = MethodSection(
-        name=entry.method, preset=entry.preset or template.method.preset, start=template.method.start
-    )
+    method = MethodSection(name=entry.method, preset=entry.preset or template.method.preset)
     config = template.model_copy(update={"method": method})
     has = _fields(config)
     shared = {key: value for key, value in template.method.settings.items() if key in has}
@@ -143,8 +141,13 @@ def check_shared_settings(entries: Iterable[Entry], template: RunConfig) -> None
         template: its `method` section.
 
     Raises:
-        ConfigError: one of its settings is of no entry's method, or it names a method of its own.
+        ConfigError: one of its settings is of no entry's method, or it names a method of its own, or LoRAs to start
+            from.
     """
+    if template.method.start:
+        raise ConfigError(
+            "method.start is set", got="a comparison, whose methods all start from the base", fix="leave it out"
+        )
     if template.method.name != MAIN:
         raise ConfigError("method.name is set", got=template.method.name, fix="say what is compared with --methods")
     wanted = [template.model_copy(update={"method": MethodSection(name=entry.method)}) for entry in entries]

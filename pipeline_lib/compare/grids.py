@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def grids(state: StateFolder, cells: Sequence[Cell], about: Mapping[str, str]) -
     """
     concepts = list(dict.fromkeys(cell.concept for cell in cells if cell.status == "done"))
     made = (_grid(state, [cell for cell in cells if cell.concept == name], about.get(name, "")) for name in concepts)
-    return tuple(grid for grid in made if grid is not None)[:MOST_GRIDS]
+    return tuple(islice((grid for grid in made if grid is not None), MOST_GRIDS))
 
 
 def _grid(state: StateFolder, cells: Sequence[Cell], about: str) -> Grid | None:

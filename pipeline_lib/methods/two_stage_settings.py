@@ -24,7 +24,8 @@ class TwoStageSettings(Record):
         basis: which side of the product is frozen in Stage II; the paper does not say (README of Set-and-Sequence).
         zero_factor: which factor starts at zero.
         cross_attention: whether the layers that attend to the text learn too, as in the paper. Without them a prompt
-            keeps its say over what was learned.
+            keeps its say over what was learned; families whose text and video attend to each other in one have no
+            such layers, and refuse to leave them out.
         identity_steps: steps of Stage I.
         motion_steps: steps of Stage II.
         batch: independent draws of (frame or window, noise, sigma) a step; as many of the prior again.

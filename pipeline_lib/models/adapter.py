@@ -133,7 +133,11 @@ class Adapter:
         """
         if stray := sorted(layers.keys() - self._basis.keys()):
             self.detach()
-            raise InputError("training cannot start from layers that are not trained", got=", ".join(stray[:4]))
+            raise InputError(
+                "training cannot start from layers that are not trained",
+                got=", ".join(stray[:4]),
+                fix="with cross_attention: false those that attend to the text are not: set it to true",
+            )
         downs, ups = self._coefficients, self._basis
         if self.settings.basis == "input":
             downs, ups = ups, downs

@@ -82,9 +82,9 @@ class FamilySpec:
             return self.lora_targets
         if not self.cross_attention:
             raise InputError(
-                "cross_attention: false leaves out the layers that attend to the text",
+                "cross_attention: false, as in the preset demo, leaves out the layers that attend to the text",
                 got=f"{self.name}, whose text and video attend to each other in the same layers",
-                fix="leave the setting at true",
+                fix="set method.settings.cross_attention=true",
             )
         return tuple(name for name in self.lora_targets if not name.startswith(f"{self.cross_attention}."))
 

@@ -55,7 +55,7 @@ class HintHeads(nn.Module):
         self.place = nn.Linear(width, 2 * POSE_NUMBERS)
 
     def loss(self, tokens: Tensor, lessons: list[Lesson]) -> Tensor:
-        """Mean cross-entropy of all questions.
+        """Mean of all questions: cross-entropy of words, squared error of poses.
 
         Args:
             tokens: the vision tower's tokens of clips, shape (B, 112, width).

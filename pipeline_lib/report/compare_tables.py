@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline_lib.metrics import CATALOG, Metric
-from pipeline_lib.metrics.comparison import BASE, CEILING, CHANCE, EDITS, RECONSTRUCTION, ComparedScores
+from pipeline_lib.metrics.comparison import BASE, BESIDE, CEILING, CHANCE, EDITS, RECONSTRUCTION, ComparedScores
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.metrics.over_concepts import Cells, ConceptMean
 from pipeline_lib.metrics.wins import QUESTIONS
@@ -105,7 +105,7 @@ def trade_off_chart(scores: ComparedScores) -> Markup | None:
     dots = [
         Dot(
             style="base" if row == BASE else "personalised" if row in told.front else "",
-            label=ROW_LABELS.get(row, row),
+            label=_label(row),
             x=across.mean,
             y=up.mean,
             x_ends=_ends(across),
@@ -228,7 +228,7 @@ def _matrix(title: str, told: str, cells: Cells, methods: Sequence[str], metrics
         numbers = [
             _number(cells[row].get(name), name, best=row in best[name]) for name in (head.metric.name for head in heads)
         ]
-        lines.append((row, ROW_LABELS.get(row, row), tuple(numbers)))
+        lines.append((row, _label(row), tuple(numbers)))
     return Matrix(title, told, tuple(heads), tuple(lines))
 
 
@@ -288,3 +288,8 @@ def _concepts(count: int) -> str:
 
 def _or_dash(value: float | None) -> str:
     return "–" if value is None else number(value, 2)
+
+
+def _label(row: str) -> str:
+    """An entry by its own name, which may be `lora`; the rows beside the entries as other reports call them."""
+    return ROW_LABELS[row] if row in BESIDE else row

@@ -47,11 +47,13 @@ def plan(context: StepContext, clips: ArtifactRef) -> RunPlan:
 
     Raises:
         ConfigError: no such method, preset or setting.
-        InputError: the method needs what the input has not.
+        InputError: the method needs what the input, or the base, has not.
     """
     choice, base = context.method, context.base
     moving = has_clips(load_clips(context.store, clips))
     stages = tuple(choice.method.plan(choice.settings, moving))
+    for stage in stages:  # what a base has no layers for is refused before anything is encoded
+        base.spec.adapted(bool(stage.settings.get("cross_attention", True)))
     names = " and ".join(stage.name for stage in stages)
     notes = () if moving else (f"only images were given: appearance is learned (stage {names} alone), motion is not",)
     started = tuple(lora.fact for lora in used_loras(context.config.method.start))

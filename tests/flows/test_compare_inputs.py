@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.compare import compare_config
-from flows.compare import plan
+from flows.compare import _told_apart, plan
 from pipeline_lib.run_config import RunConfig
 from tests.flows.conftest import command
 from tests.steps.tiny import small_clip
@@ -64,6 +64,20 @@ def test_a_config_may_hold_settings_of_a_baseline_alone(tmp_path: Path) -> None:
     config = compare_config(str(path), "demo", "0,1,0", ["seed=3"], quick=False)
     assert (config.method.settings, config.samples.seeds, config.seed) == ({"steps": 5}, (0, 1), 3)
     assert compare_config("", "demo", "4,1", [], quick=True).samples.seeds == (4,)
+
+
+def test_what_the_command_does_not_say_the_config_does(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("method: {preset: paper}\nsamples: {seeds: [5]}\n")
+    own = compare_config(str(path), "", "", [], quick=False)
+    assert (own.method.preset, own.samples.seeds) == ("paper", (5,))
+    plain = compare_config("", "", "", [], quick=False)
+    assert (plain.method.preset, plain.samples.seeds) == ("demo", (0, 1, 2))
+
+
+def test_concepts_of_one_name_are_told_apart() -> None:
+    assert _told_apart(["owl", "owl", "owl (2)"], ["wolf"]) == ["owl", "owl (2)", "owl (2) (2)"]
+    assert _told_apart(["wolf"], ["wolf"]) == ["wolf (2)"]
 
 
 def test_gizmos_are_the_default_and_tuning_ones_for_ablations() -> None:
