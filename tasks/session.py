@@ -221,6 +221,8 @@ class RunSession:
             self.folder.fail(self._record, error)  # first: a second Ctrl-C ends the wait for the worker
         try:
             self._worker.close()
+            self._background.shutdown(cancel_futures=True)
+            self._worker.close()  # one that the first step was only starting
         finally:
             self._background.shutdown()
             self._end_tracking(status or status_after(error), error)

@@ -197,7 +197,7 @@ def test_lists_are_empty_at_first(state: Path) -> None:
     assert "no runs yet" in command("runs").output
     assert json.loads(command("runs", "--json").output) == {"runs": []}
     bases = json.loads(command("bases", "--json").output)
-    assert [base["base"] for base in bases["bases"]] == ["pocket"]
+    assert [base["base"] for base in bases["bases"]] == ["pocket", "pocket-outline"]
     assert "set_and_sequence" in bases["methods"]
 
 

@@ -172,5 +172,5 @@ def test_doctor_fetches_nothing(state: Path, tmp_path: Path) -> None:
 
 
 def test_bases_tell_their_family(state: Path) -> None:
-    (pocket,) = json.loads(command("bases", "--json").output)["bases"]
+    pocket, _ = json.loads(command("bases", "--json").output)["bases"]
     assert (pocket["family"], pocket["licence"]) == ("wan", "Apache-2.0")
