@@ -31,7 +31,7 @@ class Outcome:
         result: of its run.
         samples: its scored samples, all rows.
         base_digest: the base's weights.
-        seconds: that this call took.
+        seconds: that making what its steps hold took, whenever that was.
     """
 
     index: int

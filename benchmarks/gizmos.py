@@ -16,7 +16,6 @@ import gc
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,13 +80,14 @@ def run_gizmo(index: int, config: RunConfig, state: StateFolder) -> Outcome:
     Returns:
         What came out.
     """
-    started = time.perf_counter()
     result = run_in_process(config, state, lambda _event: None)
     record = RunFolder(state, result.run_id).record()
     assert record is not None
     samples = load_scores(state.store, record.steps["evaluate"].ref)
     digest = read_concept(Path(result.concept)).record.base_digest
-    return Outcome(index, result, samples, digest, time.perf_counter() - started)
+    made = [state.store.get(step.ref).manifest.notes for step in record.steps.values()]
+    seconds = sum(float(notes.get("seconds", 0.0)) for notes in made)
+    return Outcome(index, result, samples, digest, seconds)
 
 
 def sheet(outcomes: Sequence[Outcome], state: StateFolder, path: Path) -> Path:

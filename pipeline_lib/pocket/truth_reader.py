@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +25,23 @@ _LOOK = frozenset(("colour", "texture", "shape"))
 """Whoever obeys a prompt for one of these is, by the gallery, somebody else."""
 
 
+class _Read:
+    """A clip as the judge reads it, and whose it looks like: that does not depend on what was asked for.
+
+    Args:
+        reading: of the clip.
+        index: the gizmo that it should be.
+        gallery: gives the judge's gallery.
+    """
+
+    def __init__(self, reading: Reading, index: int, gallery: Callable[[], Gallery]) -> None:
+        self.reading, self._index, self._gallery = reading, index, gallery
+
+    @cached_property
+    def identity(self) -> Measurement:
+        return truth.identity_accuracy(self.reading, self._index, self._gallery())
+
+
 class GizmoTruth:
     """A :class:`~pipeline_lib.features.truth.TruthReader` of one held-out concept of the pocket world.
 
@@ -44,7 +62,7 @@ class GizmoTruth:
         self._gizmo = gizmo(index)
         self._known = {prompt.text: prompt for prompt in self._gizmo.editing_prompts}
         self._files = judge, gallery
-        self._readings: dict[bool, list[Reading]] = {}
+        self._others: dict[bool, list[_Read]] = {}
 
     def score(self, frames: Frames, prompt: Prompt) -> list[Score]:
         """See :class:`~pipeline_lib.features.truth.TruthReader`."""
@@ -55,7 +73,7 @@ class GizmoTruth:
             size = f"{frames.shape[2]}×{frames.shape[1]}"
             reason = f"the judge reads frames of {FRAME_SIZE}×{FRAME_SIZE}, these are {size}"
             return self._scores([Measurement(None, reason)] * len(METRICS))
-        return self._scores(self._measured(self._judge.read(frames), asked))
+        return self._scores(self._measured(self._read(frames), asked))
 
     def wanted(self, prompt: Prompt) -> Frames | None:
         """See :class:`~pipeline_lib.features.truth.TruthReader`."""
@@ -69,33 +87,37 @@ class GizmoTruth:
         asked = self._asked(prompt)
         if asked is None:
             return []
-        others = self._others(asked.kind == "reconstruction")
-        return [self._scores(self._measured(reading, asked)) for reading in others]
+        return [
+            self._scores(self._measured(other, asked)) for other in self._read_others(asked.kind == "reconstruction")
+        ]
 
     def _asked(self, prompt: Prompt) -> EditingPrompt | None:
         if prompt.kind == "reconstruction":
             return self._gizmo.editing_prompts[0]
         return self._known.get(prompt.text)
 
-    def _measured(self, reading: Reading, asked: EditingPrompt) -> list[Measurement]:
+    def _read(self, frames: Frames) -> _Read:
+        return _Read(self._judge.read(frames), self._gizmo.index, lambda: self._gallery)
+
+    def _measured(self, read: _Read, asked: EditingPrompt) -> list[Measurement]:
         identity = Measurement(None, "the prompt asks for another look")
         motion = Measurement(None, "the prompt asks for another motion or camera")
         if _LOOK.isdisjoint(asked.attributes):
-            identity = truth.identity_accuracy(reading, self._gizmo.index, self._gallery)
+            identity = read.identity
         if truth.keeps_motion(asked):
-            motion = truth.motion_fidelity(reading, self._gizmo)
-        return [identity, motion, truth.edit_accuracy(reading, self._gizmo, asked)]
+            motion = truth.motion_fidelity(read.reading, self._gizmo)
+        return [identity, motion, truth.edit_accuracy(read.reading, self._gizmo, asked)]
 
     def _scores(self, measured: list[Measurement]) -> list[Score]:
         return [to_score(name, value, self._trace) for name, value in zip(METRICS, measured, strict=True)]
 
-    def _others(self, references: bool) -> list[Reading]:
-        """Readings of all other gizmos' clips; of one kind once."""
-        if references not in self._readings:
+    def _read_others(self, references: bool) -> list[_Read]:
+        """All other gizmos' clips, each read and likened to the gallery once: that is most of what scoring costs."""
+        if references not in self._others:
             others = [gizmo(index) for index in (*TUNING, *REPORTING) if index != self._gizmo.index]
             scenes = [other.reference if references else other.second for other in others]
-            self._readings[references] = [self._judge.read(render(scene).frames) for scene in scenes]
-        return self._readings[references]
+            self._others[references] = [self._read(render(scene).frames) for scene in scenes]
+        return self._others[references]
 
     @cached_property
     def _judge(self) -> Judge:
