@@ -12,26 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows.concepts import Chosen, chosen_concepts, concepts_in
 from flows.many_runs import Ended, Job, run_here, run_on_workers
-from flows.own_page import own_page
+from flows.own_page import Shown, own_page, publish
 from pipeline_lib.errors import ConfigError, InputError
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.run_folder import now, run_identity
 from pipeline_lib.steps.state import StateFolder
-from pipeline_lib.tracking import DIGEST_TAG, Tracker
-from tasks.courtesy import courtesy
+from pipeline_lib.tracking import Tracker
 from tasks.show import plain
 
 if TYPE_CHECKING:
     from pipeline_lib.steps.batch import BatchFolder, BatchRecord, BatchRow
-
-BATCH_TAG = "mannerism.batch"
 
 listener: ContextVar[Callable[[str], None] | None] = ContextVar("batch listener", default=None)
 """Told a sentence about each concept that has ended, where there is one; the flow run's log always is."""
@@ -111,7 +107,7 @@ def run_configs(
         finally:  # a batch that is stopped late has much to show
             rows |= {job.number: _unfinished(state, job) for job in jobs if job.number not in rows}
             record = folder.write([rows[number] for number in sorted(rows)], started, time.monotonic() - clock)
-        _publish(record, folder, tracker)
+        publish(folder, tracker, _shown(record, folder))
     return record
 
 
@@ -163,20 +159,12 @@ def _tell(text: str) -> None:
 def _tracked(folder: BatchFolder, chosen: Sequence[Chosen]) -> AbstractContextManager[Tracker]:
     """The batch's own page in MLflow; nowhere where no run is tracked."""
     sections = [one.config.tracking for one in chosen if one.config is not None and one.config.tracking.mlflow]
-    tags = {DIGEST_TAG: folder.batch_id, BATCH_TAG: folder.batch_id}
     told = {"concepts": [one.name for one in chosen]}
-    return own_page(folder.state, sections[0] if sections else None, f"batch {folder.name}", tags, told)
+    return own_page(folder, sections[0] if sections else None, f"batch {folder.name}", told)
 
 
-def _publish(record: BatchRecord, folder: BatchFolder, tracker: Tracker) -> None:
-    """Page and figures to MLflow, the batch's name to its runs there, and what Prefect's page shows."""
-    done = len(record.rows) - len(record.failed)
-    figures = {"done": done, "failed": len(record.failed), "seconds": record.seconds}
-    tracker.log_metrics([(name, float(value), record.starts) for name, value in figures.items()])
-    for path in (folder.page_elsewhere, folder.record_file):
-        tracker.log_artifact(path)
-    runs = [row.tracking["run"] for row in record.rows if "run" in row.tracking]
-    tracker.link(runs, BATCH_TAG, record.batch_id)
+def _shown(record: BatchRecord, folder: BatchFolder) -> Shown:
+    figures = {"done": len(record.rows) - len(record.failed), "failed": len(record.failed), "seconds": record.seconds}
     table = [
         {
             "concept": plain(row.concept),
@@ -188,7 +176,5 @@ def _publish(record: BatchRecord, folder: BatchFolder, tracker: Tracker) -> None
         }
         for row in record.rows
     ]
-    page = f"{tracker.url}/artifacts/{folder.page.name}" if tracker.url else folder.page.as_uri()
-    with courtesy("the batch"):
-        create_table_artifact(table, key="batch", description=plain(record.told))
-        create_link_artifact(page, link_text=record.batch_id, key="batch-report")
+    files = (folder.page_elsewhere, folder.record_file)
+    return Shown(record.told, figures, record.starts, files, record.rows, table)

@@ -7,16 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.cli.output import console, put, put_json, put_table
+from flows.cli.output import put, put_table
+from flows.cli.several_runs import SOME_FAILED, heard, put_record
 from flows.concepts import chosen_concepts, concepts_in
 from flows.environment import join_servers, prepare_environment
-from flows.guard import guarded
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
 from pipeline_lib.steps.batch import BatchRecord
 from pipeline_lib.steps.state import StateFolder
-
-SOME_FAILED = 1
 
 
 def batch_config(config: str, settings: Sequence[str]) -> RunConfig:
@@ -63,33 +61,23 @@ def run_batch(
     concepts = [] if folder else [str(path) for path in paths]
     chosen_concepts(concepts_in(paths[0]) if folder else paths, config)  # mistakes are told before anything starts
     state = StateFolder.open()
+    state.make()  # Prefect, whose home is in it, makes no parents
     prepare_environment(state, quiet=True)
     if not join_servers(state) and deployment and not os.environ.get("PREFECT_API_URL"):
         raise ConfigError("there is no server with that deployment", fix="start one: mannerism up")
     started = time.monotonic()
-    with guarded():
-        from flows.batch import batch, listener
+    from flows.batch import batch
 
-        token = listener.set(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
-        try:
-            ended = batch(folder, concepts, config, at_once, deployment, return_state=True)
-        finally:
-            listener.reset(token)
-    result = ended.result(raise_on_failure=False)
-    if isinstance(result, BaseException):
-        raise result  # what ended the batch itself
+    result = heard(lambda: batch(folder, concepts, config, at_once, deployment, return_state=True))
     record = BatchRecord.model_validate(result)
-    _show(record, state, time.monotonic() - started, as_json=as_json)
+    page = state.batches / record.batch_id / "batch.html"
+    put_record(record, page, time.monotonic() - started, as_json=as_json)
+    if not as_json:
+        _put_rows(record)
     return SOME_FAILED if record.failed else 0
 
 
-def _show(record: BatchRecord, state: StateFolder, wall: float, *, as_json: bool) -> None:
-    report = str(state.batches / record.batch_id / "batch.html")
-    if as_json:
-        put_json({**record.model_dump(mode="json"), "report": report, "wall_seconds": round(wall, 2)})
-        return
-    put(f"{record.batch_id}: {record.told}, in {wall:.0f} s")
-    put(f"  report   {report}")
+def _put_rows(record: BatchRecord) -> None:
     put()
     put_table(
         [

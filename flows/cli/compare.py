@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.batch import SOME_FAILED
-from flows.cli.output import console, put, put_json, put_table
+from flows.cli.output import put, put_json, put_table
+from flows.cli.several_runs import SOME_FAILED, heard, put_record
+from flows.compare_plan import plan
 from flows.concepts import concepts_in
 from flows.environment import join_servers, prepare_environment
-from flows.guard import guarded
 from pipeline_lib.compare.concepts import chosen_gizmos
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
@@ -48,11 +49,14 @@ class CompareRequest:
     at_once: int = 1
 
 
-def compare_config(config: str, preset: str, seeds: str, settings: Sequence[str], *, quick: bool) -> RunConfig:
+def compare_config(
+    config: str, base: str, preset: str, seeds: str, settings: Sequence[str], *, quick: bool
+) -> RunConfig:
     """Base, preset, sampling seeds and training of every run.
 
     Args:
         config: a file; empty: the defaults.
+        base: of every run; empty: the config's.
         preset: of every method.
         seeds: of the samples, with commas.
         settings: `key=value`.
@@ -73,7 +77,8 @@ def compare_config(config: str, preset: str, seeds: str, settings: Sequence[str]
         raise ConfigError(f"--seeds {seeds}", expected="numbers with commas, such as 0,1,2")
     chosen = ",".join(numbers[:1] if quick else dict.fromkeys(numbers))
     preset = preset or ground.method.preset or PRESET
-    own = [f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
+    base = json.dumps(base or ground.base.source, ensure_ascii=False)  # whatever is in a path: no YAML of its own
+    own = [f"base.source={base}", f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
     template = anchored(with_settings(ground, [*own, *settings]), Path.cwd())
     # Settings of methods hold for those that have them: the entries are asked later, not the config's own method.
     check_service(template.model_copy(update={"method": template.method.model_copy(update={"settings": {}})}))
@@ -94,31 +99,26 @@ def run_compare(request: CompareRequest, config: RunConfig, *, as_json: bool = F
     Raises:
         InputError: an unknown method, gizmo or setting, or something that is no concept.
     """
-    from flows.compare import plan
-
     methods = [part.strip() for part in request.methods.split(",") if part.strip()]
     gizmos, concepts = _concepts(request)
-    plan(methods, gizmos, concepts, config, ablations=request.ablations)  # mistakes are told before anything starts
+    plan(methods, gizmos, concepts, config, ablations=request.ablations)  # mistakes are told before anything is made
     state = StateFolder.open()
-    prepare_environment(state, quiet=True)
+    state.make()  # Prefect, whose home is in it, makes no parents
+    prepare_environment(state, quiet=True)  # Prefect, which the flow imports, reads it once
     join_servers(state)
-    started = time.monotonic()
-    with guarded():
-        from flows.batch import listener
-        from flows.compare import compare
+    from flows.compare import compare
 
-        token = listener.set(lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True))
-        try:
-            ended = compare(methods, gizmos, concepts, request.ablations, config, request.at_once, return_state=True)
-        finally:
-            listener.reset(token)
-    result = ended.result(raise_on_failure=False)
-    if isinstance(result, BaseException):
-        raise result  # what ended the comparison itself
+    started = time.monotonic()
+    result = heard(
+        lambda: compare(methods, gizmos, concepts, request.ablations, config, request.at_once, return_state=True)
+    )
     from pipeline_lib.compare.folder import CompareRecord
 
     record = CompareRecord.model_validate(result)
-    _show(record, state, time.monotonic() - started, as_json=as_json)
+    page = state.comparisons / record.compare_id / "compare.html"
+    put_record(record, page, time.monotonic() - started, as_json=as_json)
+    if not as_json:
+        _put_scores(record, page)
     return SOME_FAILED if record.missing else 0
 
 
@@ -156,6 +156,8 @@ def tell_tally(files: Sequence[Path], *, as_json: bool) -> None:
 
 def _concepts(request: CompareRequest) -> tuple[str, list[str]]:
     """Gizmos and concepts as the flow takes them; quick: the first of them alone."""
+    if request.quick and request.gizmos and request.concepts:
+        raise ConfigError("--quick takes one concept", got="--gizmos and --concepts", fix="leave one of the two out")
     paths = (
         [str(path) for path in concepts_in(Path(request.concepts).expanduser().absolute())] if request.concepts else []
     )
@@ -168,16 +170,9 @@ def _concepts(request: CompareRequest) -> tuple[str, list[str]]:
     return gizmos, paths
 
 
-def _show(record: CompareRecord, state: StateFolder, wall: float, *, as_json: bool) -> None:
-    folder = state.comparisons / record.compare_id
-    report = str(folder / "compare.html")
-    if as_json:
-        put_json({**record.model_dump(mode="json"), "report": report, "wall_seconds": round(wall, 2)})
-        return
-    put(f"{record.compare_id}: {record.told}, in {wall:.0f} s")
-    put(f"  report   {report}")
+def _put_scores(record: CompareRecord, page: Path) -> None:
     if record.num_blind_pairs:
-        put(f"  people   {folder / 'blind.html'}  ({record.num_blind_pairs} pairs; then --tally ANSWERS)")
+        put(f"  people   {page.with_name('blind.html')}  ({record.num_blind_pairs} pairs; then --tally ANSWERS)")
     for name, cells in record.scores.tables.items():
         shown = [metric for metric in SHOWN if any(metric in means for means in cells.values())]
         if shown:

@@ -144,6 +144,7 @@ def compare(
     methods: Annotated[str, typer.Option(metavar="A,B", help="Which; else the core of six, and the base.")] = "",
     gizmos: Annotated[str, typer.Option(help="Of the pocket world: reporting, tuning, all, or numbers: 0,3.")] = "",
     concepts: Annotated[str, typer.Option(metavar="FOLDER", help="Clips and folders, as for batch.")] = "",
+    base: Base = "",
     config: Annotated[str, typer.Option(help="Base and training of every run.")] = "",
     preset: Annotated[str, typer.Option(help="Of all methods; else the config's, else demo.")] = "",
     seeds: Annotated[str, typer.Option(help="Of the samples; else the config's, else 0,1,2.")] = "",
@@ -167,7 +168,7 @@ def compare(
     request = CompareRequest(
         methods=methods, gizmos=gizmos, concepts=concepts, quick=quick, ablations=ablations, at_once=at_once
     )
-    template = compare_config(config, preset, seeds, settings, quick=quick)
+    template = compare_config(config, base, preset, seeds, settings, quick=quick)
     raise typer.Exit(run_compare(request, template, as_json=json))
 
 

@@ -79,7 +79,7 @@ def write_blind(state: StateFolder, cells: Sequence[Cell], page: Path, key: Path
         comparison: its id; pairs and sides are drawn by it.
 
     Returns:
-        How many pairs there are; none, and nothing is written, with fewer than two entries.
+        How many pairs there are; with none, as with fewer than two entries, there is no page afterwards.
     """
     entries = list(dict.fromkeys(cell.entry for cell in cells))
     videos = {entry: _videos(state, [cell for cell in cells if cell.entry == entry]) for entry in entries}
@@ -100,7 +100,9 @@ def write_blind(state: StateFolder, cells: Sequence[Cell], page: Path, key: Path
         name = digest([comparison, one.model_dump()])[:12]
         asked[name] = one
         pairs.append(BlindPair(name, one.prompt, *(key or "" for key in keys)))
-    if pairs:
+    if not pairs:
+        page.unlink(missing_ok=True)  # its videos may be gone; its key stays: answers that were saved still count
+    else:
         write_blind_page(page, comparison, pairs, files)
         # Answers to a page that was written before count too: a cell that was repaired since draws other pairs.
         write_atomic(key, BlindKey(comparison=comparison, pairs={**_former(key), **asked}).model_dump_json(indent=1))

@@ -62,6 +62,8 @@ ABLATIONS = (
     _ablation("no-token-drop", "no token of a prompt is hidden", token_drop=0.0),
     _ablation("no-prior", "no prior preservation", prior_weight=0.0),
     _ablation("with-prior", "prior preservation", prior_weight=1.0),
+    _ablation("no-crops", "no crops of frames beside the whole ones", crops=0),
+    _ablation("with-crops", "a random crop of each frame beside the whole one", crops=1),
     _ablation("with-self-conditioning", "self-conditioning", self_conditioning="on"),
     _ablation(
         "basis-output-coefficients", "the coefficients start at zero", basis="output", zero_factor="coefficients"
@@ -161,6 +163,8 @@ def check_shared_settings(entries: Iterable[Entry], template: RunConfig) -> None
 def differing(entries: Sequence[Entry], template: RunConfig) -> tuple[list[Entry], list[str]]:
     """Entries without those whose settings are another's already, as an ablation that the preset starts from.
 
+    Of equal ones the core's stays, in the place of the first: orderings and raters know it by its label.
+
     Args:
         entries: of a comparison.
         template: of all entries.
@@ -168,15 +172,19 @@ def differing(entries: Sequence[Entry], template: RunConfig) -> tuple[list[Entry
     Returns:
         What is left, and a note on each that is not.
     """
+    identities = [
+        f"{entry.method} {choose_settings(entry_config(entry, template))[1].model_dump_json()}" for entry in entries
+    ]
     kept: dict[str, Entry] = {}
-    notes = []
-    for entry in entries:
-        config = entry_config(entry, template)
-        identity = f"{entry.method} {choose_settings(config)[1].model_dump_json()}"
-        if identity in kept:
-            notes.append(f"{entry.label} is left out: its settings are those of {kept[identity].label}")
-        else:
+    for entry, identity in zip(entries, identities, strict=True):
+        former = kept.setdefault(identity, entry)
+        if entry in CORE and former not in CORE:
             kept[identity] = entry
+    notes = [
+        f"{entry.label} is left out: its settings are those of {kept[identity].label}"
+        for entry, identity in zip(entries, identities, strict=True)
+        if kept[identity] is not entry
+    ]
     return list(kept.values()), notes
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipeline_lib.compare.blind import write_blind
 from pipeline_lib.compare.cells import Cell, compared_samples, models_used
@@ -15,26 +15,24 @@ from pipeline_lib.compare.entries import Entry, entry_config
 from pipeline_lib.compare.grids import grids
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
 from pipeline_lib.metrics.comparison import ComparedScores, compared
+from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.records import Record
-from pipeline_lib.registry import choose_settings
-from pipeline_lib.report.compare import CellLine, ComparePage, MethodLine, write_compare_report
+from pipeline_lib.registry import choose_settings, loras_on_base
+from pipeline_lib.report.compare import CellLine, ComparePage, MethodLine
 from pipeline_lib.report.compare_tables import PaperColumn, PaperLine
-from pipeline_lib.run_config import RunConfig, digest
+from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.run_folder import now
+from pipeline_lib.steps.several_runs import SeveralRunsFolder, how_it_went, report_address
 from pipeline_lib.steps.state import StateFolder
-from pipeline_lib.storage import disk_errors, write_atomic
+from pipeline_lib.storage import disk_errors
 from pipeline_lib.world.pace import Pace
 
-PAGE_FILE, RECORD_FILE, BLIND_FILE, KEY_FILE, ELSEWHERE = (
-    "compare.html", "compare.json", "blind.html", "blind_key.json", "elsewhere",
-)  # fmt: skip
-
-
+BLIND_FILE, KEY_FILE = "blind.html", "blind_key.json"
 SHOWN_SETTINGS = ("rank", "steps", "identity_steps", "motion_steps", "batch")
 """Settings that the page tells of every method that has them."""
-
-
 PACES = get_args(Pace)
+MOST_NAMED = 5
+"""Cells without a result that the page's first sentence names."""
 
 
 class Compared(Record):
@@ -105,54 +103,30 @@ class CompareRecord(Record):
     @property
     def told(self) -> str:
         """How it went, in one sentence."""
-        done = [cell for cell in self.cells if cell.status == "done"]
-        found = sum(cell.found for cell in done)
+        found = sum(cell.found for cell in self.cells if cell.status == "done")
+        failed = [f"{cell.entry} on {cell.concept}" for cell in self.missing]
         size = f"{len(self.methods)} methods on {len(self.concepts)} concepts"
-        text = f"{size}: {len(done)} of {len(self.cells)} cells done" + (f", {found} of them found" if found else "")
-        names = ", ".join(f"{cell.entry} on {cell.concept}" for cell in self.missing[:5])
-        more = f" and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
-        return f"{text}; {names}{more} failed" if names else text
+        return f"{size}: {how_it_went('cells', len(self.cells), found, failed, MOST_NAMED)}"
 
 
-class CompareFolder:
-    """Where a comparison is written down: a view of its runs, below the state folder.
+class CompareFolder(SeveralRunsFolder[CompareRecord]):
+    """Where a comparison is written down, with its blind pairs and their key.
 
     Args:
         state: where runs live.
         runs: what identifies each cell's run: equal runs give an equal folder.
     """
 
+    kind = "compare"
+    record_type = CompareRecord
+
     def __init__(self, state: StateFolder, runs: Sequence[str]) -> None:
-        self.state = state
-        self.compare_id = f"compare-{digest(sorted(runs))[:8]}"
-        self.path = state.comparisons / self.compare_id
-
-    @property
-    def page(self) -> Path:
-        """The report."""
-        return self.path / PAGE_FILE
-
-    @property
-    def page_elsewhere(self) -> Path:
-        """The report for another place, such as MLflow: without links to what lies beside it."""
-        return self.path / ELSEWHERE / PAGE_FILE
-
-    @property
-    def record_file(self) -> Path:
-        """The same for programs."""
-        return self.path / RECORD_FILE
+        super().__init__(state, state.comparisons, self.kind, runs)
 
     @property
     def blind(self) -> Path:
         """Pairs for people; not there where nothing can be paired."""
         return self.path / BLIND_FILE
-
-    def record(self) -> CompareRecord | None:
-        """What was written last; None where there is nothing readable."""
-        try:
-            return CompareRecord.model_validate_json(self.record_file.read_bytes())
-        except (OSError, ValidationError):
-            return None
 
     def write(self, cells: Sequence[Cell], what: Compared, started: str, seconds: float) -> CompareRecord:
         """Reads all cells' scores, and writes record, page and blind pairs.
@@ -173,10 +147,11 @@ class CompareFolder:
         template, former = what.template, self.record()
         labels = [entry.label for entry in what.entries]
         slices = {name: kind for pace in PACES for name, kind in what.concepts.items() if kind == pace}
+        scores = compared(samples, labels, ORDERINGS, slices)
         with disk_errors(self.path, "the comparison's folder"):
-            (self.path / ELSEWHERE).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             record = CompareRecord(
-                compare_id=self.compare_id,
+                compare_id=self.identity,
                 started=started,
                 seconds=round(seconds, 3),
                 starts=former.starts + 1 if former else 1,
@@ -186,15 +161,12 @@ class CompareFolder:
                 methods=tuple(_method(entry, template) for entry in what.entries),
                 concepts=dict(what.concepts),
                 cells=tuple(cells),
-                scores=compared(samples, labels, ORDERINGS, slices),
+                scores=scores,
                 models=models_used(self.state, cells, samples),
-                notes=(*what.notes, *_uneven(cells)),
-                num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.compare_id),
+                notes=(*what.notes, *_uneven(cells), *_other_look(template, scores)),
+                num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.identity),
             )
-            write_atomic(self.record_file, record.model_dump_json(indent=1))
-            page = self._page(record)
-            write_compare_report(page, self.page)
-            write_compare_report(page.elsewhere(), self.page_elsewhere)
+            self.put(record, self._page(record))
         return record
 
     def _page(self, record: CompareRecord) -> ComparePage:
@@ -250,7 +222,7 @@ def _cell_line(cell: Cell) -> CellLine:
         concept=cell.concept,
         status=cell.status,
         run_id=cell.run_id,
-        report=f"../../runs/{cell.run_id}/{Path(cell.report).name}" if cell.report else "",
+        report=report_address(cell.run_id, cell.report) if cell.report else "",
         reason=cell.reason,
     )
 
@@ -276,6 +248,19 @@ def _uneven(cells: Sequence[Cell]) -> list[str]:
     if len(set(map(frozenset, done.values()))) < 2:
         return []
     return ["cells are missing, so that means of methods are over different concepts; the paired differences are not"]
+
+
+def _other_look(template: RunConfig, scores: ComparedScores) -> list[str]:
+    """A note where the judge, which knows the world's own look, read samples of a base that LoRAs have changed."""
+    named = [Path(lora.path) for lora in loras_on_base(template)]
+    measured = {name for cells in scores.tables.values() for row in cells.values() for name in row}
+    if not named or measured.isdisjoint(TRUTH):
+        return []
+    names = ", ".join(f"{path.parent.name}/{path.name}" for path in named)
+    return [
+        f"the base has LoRAs on it ({names}): the judge knows the world's own look, so that truth metrics also measure "
+        "what they do to it; compare methods with each other, not with another base"
+    ]
 
 
 def figures(scores: ComparedScores) -> Mapping[str, float]:

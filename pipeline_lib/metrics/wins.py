@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pipeline_lib.metrics.aggregate import Key, ScoredSample, values_by_key
+from pipeline_lib.metrics.aggregate import Key, ScoredSample
 from pipeline_lib.metrics.gate import TRUTH
-from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts
+from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts, paired_values
 from pipeline_lib.records import Record
 
 Question = Literal["identity", "motion", "prompt", "overall"]
@@ -21,7 +21,11 @@ QUESTIONS: Mapping[Question, tuple[str, ...]] = {
 
 
 class Wins(Record):
-    """How often `row` beats `against` on equal concepts, prompts and seeds; a tie is half a win in `share`."""
+    """How often `row` beats `against` on equal concepts, prompts and seeds; a tie is half a win in `share`.
+
+    `metrics` are those of the question that were measured of both: every pair has all of them, since sums of unequal
+    metrics would not be the same question.
+    """
 
     row: str
     against: str
@@ -30,6 +34,7 @@ class Wins(Record):
     tied: int
     lost: int
     share: ConceptMean
+    metrics: tuple[str, ...] = ()
 
 
 def pairwise_wins(samples: Sequence[ScoredSample], row: str, others: Sequence[str]) -> list[Wins]:
@@ -46,22 +51,29 @@ def pairwise_wins(samples: Sequence[ScoredSample], row: str, others: Sequence[st
     found = []
     for against in others:
         for question, metrics in QUESTIONS.items():
-            points = _points(samples, row, against, metrics)
-            share = mean_over_concepts(points)
-            if share is not None:
-                counts = [sum(value == worth for value in points.values()) for worth in (1.0, 0.5, 0.0)]
-                won, tied, lost = counts
+            pairs = {name: paired_values(samples, row, against, name) for name in metrics}
+            measured = {name: values for name, values in pairs.items() if values}
+            points = _points(list(measured.values()))
+            if (share := mean_over_concepts(points)) is not None:
+                won, tied, lost = (sum(value == worth for value in points.values()) for worth in (1.0, 0.5, 0.0))
                 found.append(
-                    Wins(row=row, against=against, question=question, won=won, tied=tied, lost=lost, share=share)
+                    Wins(
+                        row=row,
+                        against=against,
+                        question=question,
+                        won=won,
+                        tied=tied,
+                        lost=lost,
+                        share=share,
+                        metrics=tuple(measured),
+                    )
                 )
     return found
 
 
-def _points(samples: Sequence[ScoredSample], row: str, against: str, metrics: Sequence[str]) -> dict[Key, float]:
-    """1 for each pair that is won, 0.5 for a tie, 0 for one that is lost."""
-    sums: dict[Key, float] = {}
-    for metric in metrics:
-        ours, theirs = values_by_key(samples, row, metric), values_by_key(samples, against, metric)
-        for key in ours.keys() & theirs.keys():
-            sums[key] = sums.get(key, 0.0) + ours[key] - theirs[key]
+def _points(differences: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
+    """1 for each pair that is won, 0.5 for a tie, 0 for one that is lost; those without a metric are no pair."""
+    first, *others = differences or [{}]
+    keys = [key for key in first if all(key in more for more in others)]
+    sums = {key: sum(one[key] for one in differences) for key in keys}
     return {key: 0.5 if abs(total) < 1e-9 else float(total > 0) for key, total in sums.items()}

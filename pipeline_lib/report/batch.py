@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pipeline_lib.metrics import CATALOG
 from pipeline_lib.report.embed import Embedded, embed
-from pipeline_lib.report.page import own_text, templates
+from pipeline_lib.report.self_contained import page_text
+from pipeline_lib.report.several_runs import SeveralRunsPage
 from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, duration, number
-from pipeline_lib.storage.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -62,29 +61,34 @@ class BatchLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchPage:
+class BatchPage(SeveralRunsPage):
     """What the page shows.
 
     Attributes:
-        title: of the batch.
-        created: when it ended.
-        seconds: how long it took.
-        verdict: how it went, in a sentence.
         lines: one for each concept.
         beside_runs: it lies where its relative links lead somewhere.
     """
 
-    title: str
-    created: datetime
-    seconds: float
-    verdict: str
     lines: tuple[BatchLine, ...]
     beside_runs: bool = True
 
     def elsewhere(self) -> BatchPage:
-        """The same for another place: only links to whole addresses are left."""
+        """Only links to whole addresses are left."""
         lines = (replace(line, links=tuple(link for link in line.links if "://" in link[1])) for line in self.lines)
         return replace(self, lines=tuple(lines), beside_runs=False)
+
+    def text(self) -> str:
+        """The page, with a strip of stills for each concept."""
+        heads = _heads(self.lines)
+        done = sum(line.status == "done" for line in self.lines)
+        return page_text(
+            "batch.html",
+            style="batch.css",
+            page=self,
+            facts=(("Concepts", len(self.lines)), ("Done", done)),
+            heads=heads,
+            rows=[_row(line, heads) for line in self.lines],
+        )
 
 
 @dataclass(frozen=True)
@@ -105,38 +109,6 @@ class _Row:
     time: str
     strip: Embedded | None
     cells: tuple[tuple[str, str], ...]
-
-
-def write_batch_report(page: BatchPage, path: Path) -> Path:
-    """Writes the page; an older one at the same place is replaced in one go.
-
-    Args:
-        page: what it shows.
-        path: of the `.html` file; its folder is there.
-
-    Returns:
-        `path`.
-
-    Raises:
-        InputError: a strip is missing or no picture.
-        ResourceError: the disk is full.
-    """
-    write_atomic(path, render_batch(page))
-    return path
-
-
-def render_batch(page: BatchPage) -> str:
-    """The page as text; see :func:`write_batch_report`."""
-    environment = templates()
-    heads = _heads(page.lines)
-    return environment.get_template("batch.html").render(
-        style=own_text(environment, "style.css") + "\n" + own_text(environment, "batch.css"),
-        page=page,
-        duration=duration(page.seconds) if page.seconds > 0 else "",
-        heads=heads,
-        done=sum(line.status == "done" for line in page.lines),
-        rows=[_row(line, heads) for line in page.lines],
-    )
 
 
 def _heads(lines: Sequence[BatchLine]) -> list[_Head]:

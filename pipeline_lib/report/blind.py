@@ -5,8 +5,6 @@ The page holds no names of methods, not even hidden ones: who stands where is in
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline_lib.report.embed import embed
-from pipeline_lib.report.page import own_text, templates
+from pipeline_lib.report.self_contained import page_text
 from pipeline_lib.storage.files import write_atomic
 
 
@@ -54,15 +52,12 @@ def write_blind_page(path: Path, title: str, pairs: Sequence[BlindPair], videos:
         InputError: a video is missing or of the wrong type.
         ResourceError: the disk is full.
     """
-    environment = templates()
-    script = own_text(environment, "blind.js")
     media = {key: embed(file).uri for key, file in videos.items()}
     data = json.dumps({"comparison": title, "pairs": [asdict(pair) for pair in pairs], "videos": media})
-    page = environment.get_template("blind.html").render(
-        style=own_text(environment, "style.css") + "\n" + own_text(environment, "blind.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        title=title,
+    page = page_text(
+        "blind.html",
+        style="blind.css",
+        script="blind.js",
         count=len(pairs),
         data=Markup(data.replace("<", "\\u003c")),  # noqa: S704 - JSON without a tag
     )

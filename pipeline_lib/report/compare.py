@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
 
 from pipeline_lib.metrics.comparison import BESIDE, ComparedScores
 from pipeline_lib.report.compare_tables import (
@@ -22,9 +20,9 @@ from pipeline_lib.report.compare_tables import (
     win_lines,
 )
 from pipeline_lib.report.embed import data_uri
-from pipeline_lib.report.page import own_text, templates
+from pipeline_lib.report.self_contained import page_text
+from pipeline_lib.report.several_runs import SeveralRunsPage
 from pipeline_lib.report.wording import duration
-from pipeline_lib.storage.files import write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +76,10 @@ class CellLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparePage:
+class ComparePage(SeveralRunsPage):
     """What the page shows.
 
     Attributes:
-        title: of the comparison.
-        created: when it ended.
-        seconds: how long it took.
-        verdict: how it went, in a sentence.
         facts: heads and values, e.g. preset and seeds.
         scores: all numbers.
         methods: in the order of the tables.
@@ -99,10 +93,6 @@ class ComparePage:
         blind: address of the page for people, relative to this one; empty: there is none.
     """
 
-    title: str
-    created: datetime
-    seconds: float
-    verdict: str
     facts: tuple[tuple[str, str], ...]
     scores: ComparedScores
     methods: tuple[MethodLine, ...]
@@ -116,49 +106,31 @@ class ComparePage:
     blind: str = ""
 
     def elsewhere(self) -> ComparePage:
-        """The same for another place, such as MLflow: without links to the runs beside it."""
+        """Neither links to runs are left nor that to the blind pairs."""
         return replace(self, cells=tuple(replace(cell, report="") for cell in self.cells), blind="")
 
-
-def write_compare_report(page: ComparePage, path: Path) -> Path:
-    """Writes the page; an older one at the same place is replaced in one go.
-
-    Args:
-        page: what it shows.
-        path: of the `.html` file; its folder is there.
-
-    Returns:
-        `path`.
-
-    Raises:
-        ResourceError: the disk is full.
-    """
-    write_atomic(path, render_compare(page))
-    return path
-
-
-def render_compare(page: ComparePage) -> str:
-    """The page as text; see :func:`write_compare_report`."""
-    environment = templates()
-    scores, labels = page.scores, [method.label for method in page.methods]
-    return environment.get_template("compare.html").render(
-        style=own_text(environment, "style.css") + "\n" + own_text(environment, "compare.css"),
-        page=page,
-        duration=duration(page.seconds) if page.seconds > 0 else "",
-        times=[duration(method.seconds) if method.seconds > 0 else "–" for method in page.methods],
-        matrices=matrices(scores, labels),
-        differences=difference_matrices(scores),
-        slices=slice_matrices(scores, labels),
-        chart=trade_off_chart(scores),
-        trade_off=scores.trade_off,
-        paper=paper_table(scores, page.paper, page.columns),
-        wins=win_lines(scores, dict(page.raters)),
-        findings=finding_lines(scores),
-        agreements=agreement_tables(scores),
-        glossary=glossary(scores),
-        grids=[_pictures(grid) for grid in page.grids],
-        beside=BESIDE,
-    )
+    def text(self) -> str:
+        """The page, with all tables and charts."""
+        scores, labels = self.scores, [method.label for method in self.methods]
+        return page_text(
+            "compare.html",
+            style="compare.css",
+            page=self,
+            facts=self.facts,
+            times=[duration(method.seconds) if method.seconds > 0 else "–" for method in self.methods],
+            matrices=matrices(scores, labels),
+            differences=difference_matrices(scores),
+            slices=slice_matrices(scores, labels),
+            chart=trade_off_chart(scores),
+            trade_off=scores.trade_off,
+            paper=paper_table(scores, self.paper, self.columns),
+            wins=win_lines(scores, dict(self.raters)),
+            findings=finding_lines(scores),
+            agreements=agreement_tables(scores),
+            glossary=glossary(scores),
+            grids=[_pictures(grid) for grid in self.grids],
+            beside=BESIDE,
+        )
 
 
 def _pictures(grid: Grid) -> tuple[Grid, str, Sequence[tuple[str, list[str]]]]:

@@ -16,6 +16,8 @@ from pipeline_lib.report.charts import Dot, scatter_chart
 from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, number, percent, signed
 
 TITLES = {RECONSTRUCTION: "Reconstruction prompt", EDITS: "Edit prompts"}
+ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
+"""What a metric alone answers."""
 CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
 
 
@@ -153,7 +155,9 @@ def win_lines(
             interval = (
                 "" if share.low is None or share.high is None else f"{percent(share.low)} to {percent(share.high)}"
             )
-            counts = f"{wins.won} : {wins.lost}, {wins.tied} even"
+            absent = [ASKED[name] for name in QUESTIONS[question] if name not in wins.metrics]
+            without = f", without {' and '.join(absent)}" if absent else ""
+            counts = f"{wins.won} : {wins.lost}, {wins.tied} even{without}"
             cells.append((percent(share.mean), interval, counts, people))
         lines.append((against, cells))
     return lines

@@ -1,18 +1,15 @@
-"""One self-contained HTML page: it asks the network for nothing, and its own policy forbids it to."""
+"""The page of a run: what it was taught from, its samples, their scores, how it was trained."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from pipeline_lib.report.inputs import ReportInputs
+from pipeline_lib.report.self_contained import page_text
 from pipeline_lib.report.stages import stage_views
 from pipeline_lib.report.tables import score_tables
 from pipeline_lib.report.usage import usage
@@ -43,15 +40,12 @@ def write_report(inputs: ReportInputs, path: Path) -> Path:
 
 def render(inputs: ReportInputs) -> str:
     """The page as text; see :func:`write_report`."""
-    environment = templates()
-    style, script = own_text(environment, "style.css"), own_text(environment, "script.js")
     concept = inputs.concept
     clips = clip_views(inputs.clips, concept.class_noun)
     cards = prompt_cards(inputs)
-    return environment.get_template("report.html").render(
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return page_text(
+        "report.html",
+        script="script.js",
         concept=concept,
         method=plain_name(concept.method),
         created=inputs.created,
@@ -72,20 +66,6 @@ def render(inputs: ReportInputs) -> str:
         artifacts=inputs.artifacts,
         notes=inputs.notes,
     )
-
-
-def templates() -> Environment:
-    """Our templates: what they are given is escaped, and nothing that they ask for may be missing."""
-    return Environment(
-        loader=PackageLoader("pipeline_lib.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-
-
-def own_text(environment: Environment, name: str) -> Markup:
-    """A style or script of ours, which alone is not escaped."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0].strip())  # noqa: S704
 
 
 def _shape(inputs: ReportInputs) -> str:

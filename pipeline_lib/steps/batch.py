@@ -12,21 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipeline_lib.errors import ArtifactError
 from pipeline_lib.metrics.gate import gate_metrics
 from pipeline_lib.records import Record
-from pipeline_lib.report.batch import BatchLine, BatchPage, Figure, write_batch_report
-from pipeline_lib.run_config import digest
+from pipeline_lib.report.batch import BatchLine, BatchPage, Figure
 from pipeline_lib.steps.generate import load_samples
 from pipeline_lib.steps.layout import SUMMARY_FILE
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.run_folder import RunFolder, RunRecord, now
+from pipeline_lib.steps.several_runs import SeveralRunsFolder, how_it_went, report_address
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import ArtifactStore, disk_errors, write_atomic
 
-PAGE_FILE, RECORD_FILE, STRIPS, ELSEWHERE = "batch.html", "batch.json", "strips", "elsewhere"
+STRIPS = "strips"
 MOST_STILLS, STILL_HEIGHT = 6, 96
 """Pictures in a row's strip, the reference's first; their height in pixels."""
 
@@ -76,14 +76,12 @@ class BatchRecord(Record):
     @property
     def told(self) -> str:
         """How it went, in one sentence."""
-        done = [row for row in self.rows if row.status == "done"]
-        found = sum(row.found for row in done)
-        text = f"{len(done)} of {len(self.rows)} concepts done" + (f", {found} of them found" if found else "")
-        return text if not self.failed else f"{text}; {', '.join(row.concept for row in self.failed)} failed"
+        found = sum(row.found for row in self.rows if row.status == "done")
+        return how_it_went("concepts", len(self.rows), found, [row.concept for row in self.failed])
 
 
-class BatchFolder:
-    """Where a batch is written down: a view of its runs, below the state folder.
+class BatchFolder(SeveralRunsFolder[BatchRecord]):
+    """Where a batch is written down, with a strip of stills for each concept.
 
     Args:
         state: where runs live.
@@ -91,32 +89,12 @@ class BatchFolder:
         runs: what identifies each concept's run: equal runs give an equal folder.
     """
 
+    kind = "batch"
+    record_type = BatchRecord
+
     def __init__(self, state: StateFolder, name: str, runs: Sequence[str]) -> None:
-        self.state, self.name = state, name
-        self.batch_id = f"{name}-{digest(sorted(runs))[:8]}"
-        self.path = state.batches / self.batch_id
-
-    @property
-    def page(self) -> Path:
-        """The report."""
-        return self.path / PAGE_FILE
-
-    @property
-    def page_elsewhere(self) -> Path:
-        """The report for another place, such as MLflow: without links to the runs beside it."""
-        return self.path / ELSEWHERE / PAGE_FILE
-
-    @property
-    def record_file(self) -> Path:
-        """The same for programs."""
-        return self.path / RECORD_FILE
-
-    def record(self) -> BatchRecord | None:
-        """What was written last; None where there is nothing readable."""
-        try:
-            return BatchRecord.model_validate_json(self.record_file.read_bytes())
-        except (OSError, ValidationError):
-            return None
+        super().__init__(state, state.batches, name, runs)
+        self.name = name
 
     def write(self, rows: Sequence[BatchRow], started: str, seconds: float) -> BatchRecord:
         """Writes record, strips and page.
@@ -131,7 +109,7 @@ class BatchFolder:
         """
         former = self.record()
         record = BatchRecord(
-            batch_id=self.batch_id,
+            batch_id=self.identity,
             name=self.name,
             started=started,
             seconds=round(seconds, 3),
@@ -139,25 +117,21 @@ class BatchFolder:
             rows=tuple(rows),
         )
         with disk_errors(self.path, "the batch folder"):
-            for name in (STRIPS, ELSEWHERE):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            lines = [self._line(row, number) for number, row in enumerate(rows)]
-            write_atomic(self.record_file, record.model_dump_json(indent=1))
+            (self.path / STRIPS).mkdir(parents=True, exist_ok=True)
             page = BatchPage(
                 title=record.name,
                 created=datetime.fromisoformat(now()),
                 seconds=seconds,
                 verdict=record.told,
-                lines=tuple(lines),
+                lines=tuple(self._line(row, number) for number, row in enumerate(rows)),
             )
-            write_batch_report(page, self.page)
-            write_batch_report(page.elsewhere(), self.page_elsewhere)
+            self.put(record, page)
         return record
 
     def _line(self, row: BatchRow, number: int) -> BatchLine:
         links = []
         if row.report:
-            links.append(("report", f"../../runs/{row.run_id}/{Path(row.report).name}"))
+            links.append(("report", report_address(row.run_id, row.report)))
         if url := row.tracking.get("url", ""):
             links.append(("MLflow", url))
         return BatchLine(

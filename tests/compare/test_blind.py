@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.compare.blind import Asked, BlindKey, tally
+from pipeline_lib.compare.blind import Asked, BlindKey, tally, write_blind
 from pipeline_lib.errors import InputError
+from pipeline_lib.steps.state import StateFolder
 
 
 @pytest.fixture
@@ -67,3 +68,11 @@ def test_what_is_no_answer_is_told_with_its_file(
     with pytest.raises(InputError, match=said) as caught:
         tally([path], keys)
     assert "answers.json" in str(caught.value)
+
+
+def test_without_pairs_there_is_no_page_and_what_was_saved_still_counts(tmp_path: Path, keys: dict[str, Path]) -> None:
+    page = tmp_path / "blind.html"
+    page.write_text("pairs of a former start")
+    assert write_blind(StateFolder.open(tmp_path / "state"), [], page, keys["compare-1"], "compare-1") == 0
+    assert not page.exists()
+    assert tally([saved(tmp_path / "a.json", one={"overall": "left"})], keys)[0].lost == 1

@@ -107,6 +107,14 @@ def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
     assert len(kept) + len(notes) == len(ABLATIONS) + 1
 
 
+def test_of_equal_entries_the_cores_label_stays_in_the_place_of_the_first() -> None:
+    kept, (note,) = differing(chosen_entries(["rank-32", "lora-1", "set_and_sequence"]), DEMO)
+    assert [entry.label for entry in kept] == ["set_and_sequence", "lora-1"], "orderings and raters know no rank-32"
+    assert note == "rank-32 is left out: its settings are those of set_and_sequence"
+    kept, _ = differing(chosen_entries(["rank-32", "no-prior"]), DEMO)
+    assert [entry.label for entry in kept] == ["rank-32"], "without the core the first"
+
+
 def test_gizmos_are_chosen_by_set_or_number() -> None:
     assert chosen_gizmos("reporting") == REPORTING
     assert chosen_gizmos("tuning") == TUNING

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flows.cli.compare import compare_config
-from flows.compare import _told_apart, plan
+from flows.compare_plan import _told_apart, plan
 from pipeline_lib.run_config import RunConfig
 from tests.flows.conftest import command
 from tests.steps.tiny import small_clip
@@ -26,11 +29,14 @@ from tests.steps.tiny import small_clip
         (["--set", "sed=1"], "sed"),
         (["--concepts", "nowhere"], "nowhere is no folder"),
         (["--at-once", "0"], "at-once"),
+        (["--base", "pocket-outlien"], "did you mean 'pocket-outline'"),
+        (["--quick", "--gizmos", "3", "--concepts", "."], "leave one of the two out"),
         (["--tally", "nowhere.json"], "nowhere.json holds no answers"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
     monkeypatch.setenv("MANNERISM_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "state" / "prefect"))
     monkeypatch.chdir(tmp_path)
     code, _, errors = command(["compare", *arguments])
     assert code == 2
@@ -61,18 +67,45 @@ def test_a_concept_says_what_it_is_and_the_comparison_how_it_is_learned(tmp_path
 def test_a_config_may_hold_settings_of_a_baseline_alone(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("method:\n  settings: {steps: 5}\n")
-    config = compare_config(str(path), "demo", "0,1,0", ["seed=3"], quick=False)
+    config = compare_config(str(path), "", "demo", "0,1,0", ["seed=3"], quick=False)
     assert (config.method.settings, config.samples.seeds, config.seed) == ({"steps": 5}, (0, 1), 3)
-    assert compare_config("", "demo", "4,1", [], quick=True).samples.seeds == (4,)
+    assert compare_config("", "", "demo", "4,1", [], quick=True).samples.seeds == (4,)
 
 
 def test_what_the_command_does_not_say_the_config_does(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text("method: {preset: paper}\nsamples: {seeds: [5]}\n")
-    own = compare_config(str(path), "", "", [], quick=False)
-    assert (own.method.preset, own.samples.seeds) == ("paper", (5,))
-    plain = compare_config("", "", "", [], quick=False)
-    assert (plain.method.preset, plain.samples.seeds) == ("demo", (0, 1, 2))
+    path.write_text("base: {source: pocket-outline}\nmethod: {preset: paper}\nsamples: {seeds: [5]}\n")
+    own = compare_config(str(path), "", "", "", [], quick=False)
+    assert (own.base.source, own.method.preset, own.samples.seeds) == ("pocket-outline", "paper", (5,))
+    plain = compare_config("", "", "", "", [], quick=False)
+    assert (plain.base.source, plain.method.preset, plain.samples.seeds) == ("pocket", "demo", (0, 1, 2))
+
+
+def test_the_base_is_every_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compare_config("", "pocket-outline", "", "", [], quick=True)
+    cells = plan(["lora-1", "lora-8"], "0", [], config).cells
+    assert [cell.run.config.base.source for cell in cells if cell.run.config] == ["pocket-outline"] * 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own: é").mkdir()
+    config = compare_config("", "./own: é", "", "", ["base.source=pocket"], quick=True)
+    assert config.base.source == "pocket", "--set goes before"
+
+
+def test_a_refused_comparison_makes_nothing_and_asks_no_prefect(tmp_path: Path) -> None:
+    """Prefect reads its settings when it is imported, and makes its home without parents."""
+    code = (
+        "import sys\nfrom flows.cli.ending import ended\nfrom flows.cli.main import app\n"
+        "code = ended(app, ['compare', '--methods', 'lora-9'])\nprint(code, 'prefect' in sys.modules)"
+    )
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    missing = tmp_path / "missing"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**own, "MANNERISM_STATE": str(missing)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "2 False"
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not missing.exists()
 
 
 def test_concepts_of_one_name_are_told_apart() -> None:

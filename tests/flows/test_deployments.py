@@ -9,6 +9,8 @@ import pytest
 
 from deployments.apply import LIGHT_POOL, POOL
 from deployments.check import checked_deployments, declared_deployments
+from flows.cli.compare import compare_config
+from flows.compare_plan import plan
 from flows.environment import HEARTBEAT_SECONDS
 from flows.ingest import DEPLOYMENT as DROPS
 from flows.personalize import personalize
@@ -33,7 +35,17 @@ def test_every_deployment_imports_and_its_parameters_fit() -> None:
     configs = {name: values["config"] for name, values in deployments.items() if "config" in values}
     for name, config in configs.items():
         assert choose_method(config).method.name == config.method.name
-        assert choose_method(config).preset == ("pocket" if config.base.source == "pocket" else "portable"), name
+        on_pocket = "demo" if name == "compare-core" else "pocket"
+        assert choose_method(config).preset == (on_pocket if config.base.source == "pocket" else "portable"), name
+
+
+def test_the_scheduled_comparison_is_the_commands_own() -> None:
+    """On the servers and by hand it is one comparison: its cells are found."""
+    values = checked_deployments(REPOSITORY / "prefect.yaml")["compare-core"]
+    by_hand = plan([], "", [], compare_config("", "", "", "", [], quick=False))
+    scheduled = plan(values["methods"], values["gizmos"], values["concepts"], values["config"])
+    assert scheduled == by_hand
+    assert (len(scheduled.entries), len(scheduled.concepts)) == (6, 8)
 
 
 def test_what_every_deployment_shares() -> None:

@@ -120,7 +120,27 @@ def test_wins_count_pairs_and_halve_ties() -> None:
     assert (wins["prompt"].won, wins["prompt"].tied, wins["prompt"].lost) == (0, 1, 2)
     assert wins["prompt"].share.mean == pytest.approx(0.5 / 3)
     assert wins["overall"].won == 1, "the sum of what was measured of both"
+    assert wins["overall"].metrics == ("identity_accuracy", "edit_accuracy")
     assert "motion" not in wins
+
+
+def test_overall_sums_the_same_metrics_in_every_pair() -> None:
+    """By what is there alone, y would win the second pair, of which x's identity was never read."""
+    samples = [
+        sample("x", "g", "a", identity_accuracy=0.9, motion_fidelity=0.5, edit_accuracy=0.5),
+        sample("y", "g", "a", identity_accuracy=0.5, motion_fidelity=0.5, edit_accuracy=0.5),
+        sample("x", "still", "a", motion_fidelity=0.5, edit_accuracy=0.5),
+        sample("y", "still", "a", identity_accuracy=0.9, motion_fidelity=0.5, edit_accuracy=0.7),
+    ]
+    wins = {one.question: one for one in pairwise_wins(samples, "x", ["y"])}
+    assert (wins["overall"].won, wins["overall"].tied, wins["overall"].lost) == (1, 0, 0)
+    assert wins["overall"].metrics == ("identity_accuracy", "motion_fidelity", "edit_accuracy")
+    assert (wins["prompt"].tied, wins["prompt"].lost) == (1, 1), "each by itself has both pairs"
+    apart = [
+        sample("x", "g", "a", identity_accuracy=0.9), sample("y", "g", "a", identity_accuracy=0.5),
+        sample("x", "g", "b", edit_accuracy=0.9), sample("y", "g", "b", edit_accuracy=0.5),
+    ]  # fmt: skip
+    assert [one.question for one in pairwise_wins(apart, "x", ["y"])] == ["identity", "prompt"], "no pair has both"
 
 
 def test_spearman_is_scipys() -> None:

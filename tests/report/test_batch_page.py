@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline_lib.report.batch import BatchLine, BatchPage, Figure, render_batch, write_batch_report
+from pipeline_lib.report.batch import BatchLine, BatchPage, Figure
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -28,8 +28,7 @@ def test_scores_stand_with_their_intervals_and_what_is_missing_is_a_dash(tmp_pat
         links=(("report", "../../runs/fox-1/report.html"),),
     )
     owl = BatchLine(concept="owl", status="done", found=True, figures=(Figure("dino_i", 0.7),))
-    path = write_batch_report(page(fox, owl), tmp_path / "batch.html")
-    text = path.read_text(encoding="utf-8")
+    text = page(fox, owl).text()
     assert '0.512<span class="interval">0.400 to 0.600</span>' in text
     assert "<dd>–</dd>" in text, "owl has no DD gap"
     assert 'href="../../runs/fox-1/report.html"' in text
@@ -41,7 +40,7 @@ def test_scores_stand_with_their_intervals_and_what_is_missing_is_a_dash(tmp_pat
 
 def test_elsewhere_no_link_is_dead() -> None:
     links = (("report", "../../runs/fox-1/report.html"), ("MLflow", "http://127.0.0.1:5000/#/runs/1"))
-    text = render_batch(page(BatchLine(concept="fox", status="done", links=links)).elsewhere())
+    text = page(BatchLine(concept="fox", status="done", links=links)).elsewhere().text()
     assert 'href="http://127.0.0.1:5000/#/runs/1"' in text
     assert "runs/fox-1" not in text
     assert "beside it" not in text
@@ -49,11 +48,11 @@ def test_elsewhere_no_link_is_dead() -> None:
 
 def test_words_of_others_stay_words(tmp_path: Path) -> None:
     line = BatchLine(concept=HOSTILE, status="failed", reason=HOSTILE, notes=(HOSTILE,), links=((HOSTILE, HOSTILE),))
-    text = render_batch(page(line))
+    text = page(line).text()
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == 5
     assert "script-src" not in text, "no script may run at all: default-src 'none'"
 
 
 def test_an_empty_batch_says_so() -> None:
-    assert "There was nothing to do." in render_batch(page())
+    assert "There was nothing to do." in page().text()

@@ -12,7 +12,7 @@ from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.comparison import compared
 from pipeline_lib.metrics.orderings import Ordering
 from pipeline_lib.report.blind import BlindPair, write_blind_page
-from pipeline_lib.report.compare import CellLine, ComparePage, Grid, MethodLine, render_compare
+from pipeline_lib.report.compare import CellLine, ComparePage, Grid, MethodLine
 from pipeline_lib.report.compare_tables import PaperColumn, PaperLine
 from tests.steps.tiny import square
 
@@ -61,7 +61,7 @@ def page(concepts: int = 6, **more: object) -> ComparePage:
 
 
 def test_all_parts_of_a_comparison_are_on_the_page() -> None:
-    text = render_compare(page())
+    text = page().text()
     assert '<td class="best"><span class="mean">0.70</span><span class="interval">0.70 to 0.70</span></td>' in text
     assert "Pareto front, base included: ours, base." in text
     assert '<svg class="chart"' in text
@@ -71,6 +71,8 @@ def test_all_parts_of_a_comparison_are_on_the_page() -> None:
     )
     assert '<span class="paper">0.100</span> · <span class="ours">–</span>' in text
     assert '<span class="mean">100 %</span> <span class="paper">· raters 87 %</span>' in text
+    assert '<span class="interval">6 : 0, 0 even</span>' in text, "by identity"
+    assert '<span class="interval">6 : 0, 0 even, without motion</span>' in text, "overall, where nobody read it"
     assert text.count('<span class="chip better">holds</span>') == 2
     assert text.count("Ours is better.") == 1, "a statement stands once"
     assert "other <strong>+0.20</strong>" in text
@@ -82,7 +84,7 @@ def test_all_parts_of_a_comparison_are_on_the_page() -> None:
 
 
 def test_one_concept_gives_numbers_without_intervals_and_decides_nothing() -> None:
-    text = render_compare(page(1))
+    text = page(1).text()
     assert "1 concept: too few for an interval" in text
     assert text.count("undecided</span>") == 2
     assert '<span class="chip better">' not in text
@@ -90,21 +92,21 @@ def test_one_concept_gives_numbers_without_intervals_and_decides_nothing() -> No
 
 
 def test_elsewhere_no_link_is_dead() -> None:
-    text = render_compare(page().elsewhere())
+    text = page().elsewhere().text()
     assert "../../runs" not in text
     assert "blind.html" not in text
     assert "run-1" in text
 
 
 def test_nothing_scored_is_a_page_too() -> None:
-    text = render_compare(page(scores=compared([], ["ours"])))
+    text = page(scores=compared([], ["ours"])).text()
     assert "Nothing was scored." in text
 
 
 def test_words_of_others_stay_words() -> None:
     grid = Grid(concept=HOSTILE, about=HOSTILE, reference=b"", prompts=(HOSTILE,), rows=((HOSTILE, (b"webp",)),))
     cell = CellLine(method=HOSTILE, concept=HOSTILE, status="failed", run_id=HOSTILE, report=HOSTILE, reason=HOSTILE)
-    text = render_compare(page(title=HOSTILE, verdict=HOSTILE, grids=(grid,), cells=(cell,), notes=(HOSTILE,)))
+    text = page(title=HOSTILE, verdict=HOSTILE, grids=(grid,), cells=(cell,), notes=(HOSTILE,)).text()
     assert "<script" not in text
     assert "script-src" not in text, "no script may run at all: default-src 'none'"
     assert text.count("data:image/webp") == 1

@@ -39,8 +39,10 @@ for (const [name, step] of [["back", -1], ["next", 1]]) {
   document.getElementById(name).addEventListener("click", () => { at += step; show(); });
 }
 document.getElementById("save").addEventListener("click", () => {
+  // The memory is that of all pages of this comparison; each page saves its own pairs alone.
+  const own = Object.fromEntries(data.pairs.map((pair) => [pair.id, answers[pair.id]]).filter(([, said]) => said));
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([JSON.stringify({ comparison: data.comparison, answers }, null, 1)], { type: "application/json" }));
+  link.href = URL.createObjectURL(new Blob([JSON.stringify({ comparison: data.comparison, answers: own }, null, 1)], { type: "application/json" }));
   link.download = data.comparison + "-answers.json";
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
