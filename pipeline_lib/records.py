@@ -296,6 +296,7 @@ class ConceptRecord(Record):
     name: str
     method: str
     base: str
+    base_revision: str = Field(default="", exclude_if=lambda revision: not revision)
     base_digest: str
     family: str
     trigger: str

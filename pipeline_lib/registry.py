@@ -194,14 +194,16 @@ def check_base(config: RunConfig) -> None:
         config: its `base.source`; of a hub id only the form is looked at.
 
     Raises:
-        InputError: no such name, or a folder that is no base of a known family.
+        InputError: no such name, a folder that is no base of a known family, or one that could not be used: a part is
+            missing, a variant that is not supported, sizes or lengths that its networks cannot make.
     """
     from pipeline_lib.models.families import family_of
     from pipeline_lib.models.folder import PipelineFolder
 
     folder = Path(base_source(config)).expanduser()
     if folder.exists():
-        family_of(PipelineFolder(folder))
+        opened = PipelineFolder(folder)
+        family_of(opened).frame_rules(opened)
 
 
 def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:

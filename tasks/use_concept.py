@@ -43,7 +43,7 @@ def concept_config(found: FoundConcept, base: str = "", loras: Sequence[LoraUse 
     from pipeline_lib.models.concept import read_concept
 
     trained, record = found.config, read_concept(found.folder).record
-    revision = "" if base else trained.base.revision
+    revision = "" if base else trained.base.revision or record.base_revision
     source = {"source": base or record.base, "revision": revision, "loras": list(loras)}
     return parse_config({"base": source, "training": {**trained.training.model_dump(), **_ALONE}}, "--lora")
 

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor, nn
-
 from pipeline_lib.errors import InputError
 from pipeline_lib.records import FrameRules
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
+    from torch import Tensor, nn
 
     from pipeline_lib.models.economy import Economy
     from pipeline_lib.models.folder import PipelineFolder
@@ -119,6 +118,8 @@ class Conditioning:
 
     def take(self, rows: Sequence[int] | Tensor) -> Conditioning:
         """The rows asked for, in that order; rows may repeat."""
+        import torch  # late: what a folder says of itself is read without it
+
         index = torch.as_tensor(rows, dtype=torch.long)
         return Conditioning({name: value[index.to(value.device)] for name, value in self.tensors.items()})
 
@@ -141,11 +142,13 @@ class Conditioning:
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    import torch
+
     if tensors[0].dim() < 2:
         return torch.cat(list(tensors))
     length = max(tensor.shape[1] for tensor in tensors)
     padding = [(0, 0) * (tensor.dim() - 2) + (0, length - tensor.shape[1]) for tensor in tensors]
-    return torch.cat([nn.functional.pad(tensor, pad) for tensor, pad in zip(tensors, padding, strict=True)])
+    return torch.cat([torch.nn.functional.pad(tensor, pad) for tensor, pad in zip(tensors, padding, strict=True)])
 
 
 class BaseModel(Protocol):

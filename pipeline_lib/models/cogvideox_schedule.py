@@ -27,6 +27,11 @@ class DiffusionSchedule:
 
     Attributes:
         sigmas: of each timestep (timesteps,), rising, float32. With zero terminal SNR the last one is 1.
+        median_shift: at which the logit-normal density of sigma has the median that uniform timesteps have. CogVideoX
+            was trained on uniform timesteps (the authors' `DiscreteSampling`, uniform over 1000). The shifted
+            logit-normal of :mod:`pipeline_lib.flow_matching` has its median at `shift / (1 + shift)`, so the shift is
+            the odds of the median sigma: 3.07 for the 2B's schedule, 1.77 for the 5B's. The quantiles between are at
+            most 0.089 apart (root mean square 0.050 and 0.056): the logit-normal has fewer sigmas close to 1.
     """
 
     def __init__(self, alphas_cumprod: Tensor, device: torch.device | str = "cpu") -> None:
@@ -35,21 +40,11 @@ class DiffusionSchedule:
         sigmas = noise / (signal + noise)
         assert bool((sigmas.diff() > 0).all()), "alpha-bar does not fall"
         middles = (sigmas[1:] + sigmas[:-1]) / 2
+        median = sigmas.float().median()
+        self.median_shift = float(median / (1 - median))  # here, where there are values: a device may be "meta"
         self._signal, self._noise, self.sigmas, self._middles = (
             table.to(device, torch.float32) for table in (signal, noise, sigmas, middles)
         )
-
-    @property
-    def median_shift(self) -> float:
-        """The shift at which the logit-normal density of sigma has the median that uniform timesteps have.
-
-        CogVideoX was trained on uniform timesteps (the authors' `DiscreteSampling`, uniform over 1000). The shifted
-        logit-normal of :mod:`pipeline_lib.flow_matching` has its median at `shift / (1 + shift)`, so the shift is the
-        odds of the median sigma: 3.07 for the 2B's schedule, 1.77 for the 5B's. The quantiles between are at most 0.089
-        apart (root mean square 0.050 and 0.056): the logit-normal has fewer sigmas close to 1.
-        """
-        median = self.sigmas.median()
-        return float(median / (1 - median))
 
     def nearest(self, sigma: Tensor) -> Tensor:
         """The timestep whose sigma is nearest.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
-from pipeline_lib.models.cogvideox_schedule import DiffusionSchedule
 from pipeline_lib.models.folder import BaseCard, PipelineFolder
+from pipeline_lib.records import FrameRules
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.cogvideox_schedule import DiffusionSchedule
 
 TEXT_ROWS = 226  # the stock call's max_sequence_length, which the 2B's position embedding also counts on
 TEMPORAL_FACTOR = 4
@@ -71,18 +74,26 @@ def family_spec(folder: PipelineFolder, schedule: DiffusionSchedule) -> FamilySp
     Returns:
         Frame rules, sampling defaults and LoRA targets.
     """
-    transformer = folder.config("transformer")
-    spatial = _spatial_factor(folder)
-    card = folder.card() or _published_card(transformer, spatial, schedule)
+    card = _card(folder, schedule.median_shift)
     return FamilySpec(
         name="cogvideox",
-        frame_rules=card.rules(spatial * transformer.get("patch_size", 2), FRAMES_PER_CHUNK),
+        frame_rules=_rules(folder, card),
         lora_targets=LORA_TARGETS,
         temporal_factor=TEMPORAL_FACTOR,
-        spatial_factor=spatial,
-        latent_channels=transformer.get("in_channels", 16),
+        spatial_factor=_spatial_factor(folder),
+        latent_channels=folder.config("transformer").get("in_channels", 16),
         **card.defaults(),
     )
+
+
+def checked_rules(folder: PipelineFolder) -> FrameRules:
+    """Frame rules of a folder that is complete and of a supported variant; torch is not needed for that."""
+    check_variant(folder)
+    return _rules(folder, _card(folder, sigma_shift=1.0))  # the rules do not depend on the shift
+
+
+def _rules(folder: PipelineFolder, card: BaseCard) -> FrameRules:
+    return card.rules(_spatial_factor(folder) * folder.config("transformer").get("patch_size", 2), FRAMES_PER_CHUNK)
 
 
 def _spatial_factor(folder: PipelineFolder) -> int:
@@ -90,11 +101,14 @@ def _spatial_factor(folder: PipelineFolder) -> int:
     return int(2 ** (len(folder.config("vae").get("block_out_channels", (128, 256, 256, 512))) - 1))
 
 
-def _published_card(transformer: dict[str, Any], spatial: int, schedule: DiffusionSchedule) -> BaseCard:
-    """What the configs and the stock call tell: 49 frames of 720×480, 50 steps and guidance 6 for 2b and 5b.
+def _card(folder: PipelineFolder, sigma_shift: float) -> BaseCard:
+    """The folder's own; else what its configs and the stock call tell, for 2b and 5b 49 frames of 720×480.
 
     The frame rate and the licences are from the model cards.
     """
+    if (own := folder.card()) is not None:
+        return own
+    transformer, spatial = folder.config("transformer"), _spatial_factor(folder)
     frames = transformer.get("sample_frames", 49)
     rotary = transformer.get("use_rotary_positional_embeddings", False)
     return BaseCard(
@@ -102,7 +116,7 @@ def _published_card(transformer: dict[str, Any], spatial: int, schedule: Diffusi
         width=spatial * transformer.get("sample_width", 90),
         num_frames=1 + (frames - 1) // FRAMES_PER_CHUNK * FRAMES_PER_CHUNK,
         frames_per_second=8.0,
-        sigma_shift=schedule.median_shift,
+        sigma_shift=sigma_shift,
         guidance_scale=6.0,
         sampling_steps=50,
         licence="CogVideoX licence" if rotary else "Apache-2.0",  # the 5b is rotary, the 2b is not

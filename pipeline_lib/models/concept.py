@@ -88,6 +88,33 @@ class Concept:
     self_conditioning: PatchProjection | None = None
 
 
+def idle_strengths(
+    method: str, triple: LoraTriple, beside: Companions, strengths: tuple[float, float], spelt: tuple[str, str]
+) -> str:
+    """Tells which strengths other than 1 change nothing, and why.
+
+    Args:
+        method: its name.
+        triple: the trained factors.
+        beside: what was trained beside them.
+        strengths: of identity and of motion.
+        spelt: what the person who set them calls the two.
+
+    Returns:
+        A sentence; empty where every strength that was set has an effect.
+    """
+    learned = not triple.is_zero
+    acts = learned or beside.self_conditioning is not None, learned and triple.has_residual
+    idle = [name for name, value, has in zip(spelt, strengths, acts, strict=True) if value != 1.0 and not has]
+    if not idle:
+        return ""
+    told = f"{' and '.join(idle)} {'have' if len(idle) > 1 else 'has'} no effect: {method} learned"
+    if not acts[0]:
+        return f"{told} words alone"
+    words = "" if beside.tokens is None else " but the words"
+    return f"{told} no motion of its own here; {spelt[0]} scales all that was learned{words}"
+
+
 _attached: WeakKeyDictionary[DiffusionPipeline, dict[str, Attachment]] = WeakKeyDictionary()
 
 
@@ -249,4 +276,5 @@ def provenance(record: ConceptRecord) -> dict[str, str]:
     steps = " ".join(f"{stage.name}:{stage.steps}" for stage in record.stages)
     loras = {"trained_with": record.loras, "started_from": record.started_from}
     told = {name: ", ".join(map(str, facts)) for name, facts in loras.items() if facts}
+    told |= {"base_revision": record.base_revision} if record.base_revision else {}
     return {name: str(getattr(record, name)) for name in named} | {"stages": steps} | told

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline_lib.models.base import BaseModel
     from pipeline_lib.models.lora_names import LoraNames
+    from pipeline_lib.records import FrameRules
 
 Reader = Literal["diffusers", "comfyui"]
 """Who is to read a LoRA file."""
@@ -30,6 +31,7 @@ class Family:
         sizes: the published checkpoints' rules and defaults, for people.
         licence: of the published weights, for people.
         opener: where the callable stands that makes the base of a folder: (folder, source, device, dtype).
+        rules: where the one stands that gives a folder's frame rules, if it can be used.
         lora_names: where the names of its LoRA files stand, which diffusers reads.
         comfy_names: where those of files for ComfyUI stand; empty where one file serves both readers.
         stock_changes: lines of Python that make a stock pipeline `pipe`, read from `base`, do what ours does.
@@ -41,6 +43,7 @@ class Family:
     sizes: str
     licence: str
     opener: str
+    rules: str
     lora_names: str
     comfy_names: str = ""
     stock_changes: tuple[str, ...] = ()
@@ -49,6 +52,29 @@ class Family:
         """The base of a folder; the family's module is imported now: it imports diffusers, which takes seconds."""
         base: BaseModel = resolve_name(self.opener)(folder, source, device, dtype)
         return base
+
+    def frame_rules(self, folder: PipelineFolder) -> FrameRules:
+        """What the base of a folder takes and makes, from configs and card alone.
+
+        Args:
+            folder: of this family.
+
+        Returns:
+            Size, length and frame rate that it was trained at, and which others there could be.
+
+        Raises:
+            InputError: a part is missing, a variant that is not supported, values that a class does not
+                take, or a card that does not fit the networks.
+        """
+        try:
+            found: FrameRules = resolve_name(self.rules)(folder)
+        except (TypeError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"a config of {folder.path} holds a value that its class does not take",
+                got=str(error),
+                fix="put the published config.json back",
+            ) from error
+        return found
 
     def names_for(self, reader: Reader) -> LoraNames:
         """What a LoRA file for one reader calls its layers."""
@@ -74,6 +100,7 @@ FAMILIES: dict[str, Family] = {
         ),
         licence="Apache-2.0",
         opener="pipeline_lib.models.wan_experts:open_wan",
+        rules="pipeline_lib.models.wan_spec:checked_rules",
         lora_names="pipeline_lib.models.wan_lora:WAN_NAMES",
     ),
     "ltx": Family(
@@ -83,6 +110,7 @@ FAMILIES: dict[str, Family] = {
         sizes="sides multiples of 32, 1 + 8k frames; 704×512, 161 frames, 25 fps",
         licence="Lightricks' own, not the same for all versions: see the model's card",
         opener="pipeline_lib.models.ltx:LTXBase",
+        rules="pipeline_lib.models.ltx_spec:checked_rules",
         lora_names="pipeline_lib.models.ltx_lora:LTX_NAMES",
     ),
     "cogvideox": Family(
@@ -92,6 +120,7 @@ FAMILIES: dict[str, Family] = {
         sizes="sides multiples of 16, 1 + 8k frames; 720×480, 49 frames, 8 fps",
         licence="2b: Apache-2.0; 5b: CogVideoX licence",
         opener="pipeline_lib.models.cogvideox:CogVideoXBase",
+        rules="pipeline_lib.models.cogvideox_spec:checked_rules",
         lora_names="pipeline_lib.models.cogvideox_lora:COGVIDEOX_NAMES",
         comfy_names="pipeline_lib.models.cogvideox_lora:COGVIDEOX_COMFY_NAMES",
     ),
@@ -102,6 +131,7 @@ FAMILIES: dict[str, Family] = {
         sizes="sides multiples of 16, 1 + 4k frames; 1280×720, 129 frames, 24 fps",
         licence="Tencent Hunyuan Community License",
         opener="pipeline_lib.models.hunyuan:HunyuanBase",
+        rules="pipeline_lib.models.hunyuan_spec:checked_rules",
         lora_names="pipeline_lib.models.hunyuan_lora:HUNYUAN_NAMES",
         # See `llama_tokenizer` in pipeline_lib.models.hunyuan_text.
         stock_changes=(

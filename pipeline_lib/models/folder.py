@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 CARD_NAME = "mannerism.json"
+MOST_FRAMES_PER_SECOND = 1000
 _LIBRARIES = ("diffusers", "transformers")
 _HASHED = (".json", ".safetensors", ".model", ".txt", ".bin")
 
@@ -35,10 +36,12 @@ class BaseCard(Record):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     num_frames: int = Field(gt=0)
-    frames_per_second: float = Field(gt=0)
-    sigma_shift: float = Field(gt=0)
-    guidance_scale: float = Field(ge=0)
-    low_noise_guidance_scale: float | None = Field(default=None, ge=0, exclude_if=lambda scale: scale is None)
+    frames_per_second: float = Field(gt=0, le=MOST_FRAMES_PER_SECOND, allow_inf_nan=False)
+    sigma_shift: float = Field(gt=0, allow_inf_nan=False)
+    guidance_scale: float = Field(ge=0, allow_inf_nan=False)
+    low_noise_guidance_scale: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, exclude_if=lambda scale: scale is None
+    )
     sampling_steps: int = Field(gt=0)
     negative_prompt: str = ""
     licence: str = ""

@@ -7,6 +7,7 @@ import math
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.folder import CARD_NAME, BaseCard, PipelineFolder
+from pipeline_lib.records import FrameRules
 
 PARTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "vae", "scheduler", "transformer")
 DOUBLE_LINEARS = (
@@ -67,6 +68,12 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         patch_embedding="x_embedder.proj",
         **card.defaults(),
     )
+
+
+def checked_rules(folder: PipelineFolder) -> FrameRules:
+    """Frame rules of a folder that is complete and of a supported variant; torch is not needed for that."""
+    check_variant(folder)
+    return family_spec(folder).frame_rules
 
 
 def lora_targets(double_blocks: int, single_blocks: int) -> tuple[str, ...]:

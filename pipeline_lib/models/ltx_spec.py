@@ -7,6 +7,7 @@ import math
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.folder import CARD_NAME, BaseCard, PipelineFolder
+from pipeline_lib.records import FrameRules
 
 LORA_TARGETS = (
     *(f"{attention}.{linear}" for attention in ("attn1", "attn2") for linear in ("to_q", "to_k", "to_v", "to_out.0")),
@@ -85,6 +86,12 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         latent_channels=folder.config("vae").get("latent_channels", 128),
         **card.defaults(),
     )
+
+
+def checked_rules(folder: PipelineFolder) -> FrameRules:
+    """Frame rules of a folder that is complete and of a supported variant; torch is not needed for that."""
+    check_variant(folder)
+    return family_spec(folder).frame_rules
 
 
 def training_shift(folder: PipelineFolder, tokens: int) -> float:

@@ -7,6 +7,7 @@ import math
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.base import FamilySpec
 from pipeline_lib.models.folder import CARD_NAME, BaseCard, PipelineFolder
+from pipeline_lib.records import FrameRules
 
 FRAMES_PER_CHUNK = 4  # AutoencoderKLWan encodes 1 + 4k frames and silently drops the rest, at any compression
 LORA_TARGETS = (
@@ -121,6 +122,12 @@ def family_spec(folder: PipelineFolder) -> FamilySpec:
         patch_embedding="patch_embedding",
         **card.defaults(),
     )
+
+
+def checked_rules(folder: PipelineFolder) -> FrameRules:
+    """Frame rules of a folder that is complete and of a supported variant; torch is not needed for that."""
+    check_variant(folder)
+    return family_spec(folder).frame_rules
 
 
 def _wan_card(folder: PipelineFolder, compression: tuple[int, int]) -> BaseCard:

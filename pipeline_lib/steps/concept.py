@@ -55,6 +55,7 @@ def _record(context: StepContext, plan: RunPlan, inputs: dict[str, ArtifactRef])
         name=context.config.concept_name,
         method=plan.method,
         base=plan.base,
+        base_revision=context.config.base.revision,
         base_digest=plan.base_digest,
         family=plan.family,
         trigger=words.subject,

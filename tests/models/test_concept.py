@@ -13,10 +13,18 @@ from torch import Tensor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.adapter import Adapter
-from pipeline_lib.models.concept import load_concept, read_concept, save_concept, unload_concept
+from pipeline_lib.models.concept import (
+    Companions,
+    idle_strengths,
+    load_concept,
+    read_concept,
+    save_concept,
+    unload_concept,
+)
 from pipeline_lib.models.learned_tokens import LearnedTokens
+from pipeline_lib.models.self_conditioning import PatchProjection
 from pipeline_lib.models.tiny import tiny_wan
-from pipeline_lib.models.triple import LoraTriple
+from pipeline_lib.models.triple import LayerFactors, LoraTriple
 from pipeline_lib.models.wan import WanBase
 from pipeline_lib.records import Caption, ConceptRecord
 from tests.models.factors import random_triple
@@ -50,6 +58,33 @@ def record(**changes: Any) -> ConceptRecord:
         "data_digest": "1" * 64,
     }
     return ConceptRecord(**{**facts, **changes})
+
+
+WORDS = Companions(LearnedTokens({"v": torch.ones(2)}, {"v": SENTINEL}))
+ESTIMATE = Companions(self_conditioning=PatchProjection("patch_embedding", torch.ones(2, 2, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("basis", "residual", "beside", "strengths", "told"),
+    [
+        (1.0, True, WORDS, (0.5, 0.5), ""),
+        (1.0, False, Companions(), (0.5, 1.0), ""),
+        (1.0, False, Companions(), (1.0, 0.5), "m has no effect: x learned no motion of its own here; i scales all"),
+        (1.0, False, WORDS, (1.0, 0.5), "i scales all that was learned but the words"),
+        (0.0, False, WORDS, (1.0, 1.0), ""),
+        (0.0, False, WORDS, (0.5, 1.0), "i has no effect: x learned words alone"),
+        (0.0, False, WORDS, (1.0, 0.5), "m has no effect: x learned words alone"),
+        (0.0, False, WORDS, (0.5, 0.5), "i and m have no effect: x learned words alone"),
+        (0.0, False, ESTIMATE, (0.5, 0.5), "m has no effect: x learned no motion of its own here; i scales all"),
+    ],
+)
+def test_strengths_that_change_nothing_are_told(
+    basis: float, residual: bool, beside: Companions, strengths: tuple[float, float], told: str
+) -> None:
+    motion = torch.ones(1, 2) if residual else None
+    triple = LoraTriple({"blocks.0": LayerFactors(torch.full((2, 1), basis), torch.ones(1, 2), motion)}, "output", 1)
+    said = idle_strengths("x", triple, beside, strengths, ("i", "m"))
+    assert told in said and bool(told) == bool(said)
 
 
 def stock(folder: Path) -> WanPipeline:

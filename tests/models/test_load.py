@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.families import FAMILIES
 from pipeline_lib.models.folder import CARD_NAME
 from pipeline_lib.models.load import load_base
 from pipeline_lib.models.tiny import tiny_wan
@@ -44,8 +46,10 @@ def test_a_base_of_another_size_needs_a_card(own_folder: Path) -> None:
 
 def test_an_unknown_family_lists_the_known(own_folder: Path) -> None:
     edit(own_folder / "model_index.json", _class_name="AllegroPipeline")
-    with pytest.raises(InputError, match=r"AllegroPipeline.*wan \(WanPipeline\)"):
+    with pytest.raises(InputError, match="AllegroPipeline") as told:
         load_base(str(own_folder))
+    for family in FAMILIES.values():
+        assert f"{family.name} ({', '.join(family.pipeline_classes)})" in str(told.value)
 
 
 @pytest.mark.parametrize("source", ["no such folder", "/nowhere/base", "a/b/c"])
@@ -69,6 +73,26 @@ def test_a_hub_id_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="mannerism-tests/none is neither"):
         load_base("mannerism-tests/none")
+
+
+def test_a_hub_id_is_opened_at_its_revision(
+    tiny_folder: Path, own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of the hub's own cache, as it is after a download."""
+    edit(own_folder / CARD_NAME, num_frames=9)
+    kept = tmp_path / "hub" / "models--somebody--tiny"
+    for name, commit, folder in (("main", "1" * 40, tiny_folder), ("v2", "2" * 40, own_folder)):
+        shutil.copytree(folder, kept / "snapshots" / commit)
+        (kept / "refs").mkdir(exist_ok=True)
+        (kept / "refs" / name).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for revision, frames in ((None, 5), ("v2", 9), ("2" * 40, 9)):
+        base = load_base("somebody/tiny", revision=revision)
+        assert (base.source, base.spec.frame_rules.num_frames) == ("somebody/tiny", frames)
+    assert base.digest == load_base(str(own_folder)).digest
+    with pytest.raises(InputError, match="somebody/tiny is neither"):
+        load_base("somebody/tiny", revision="v3")
 
 
 def test_a_folder_without_an_index(tmp_path: Path) -> None:

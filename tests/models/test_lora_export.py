@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,13 @@ def test_peft_reads_its_own_format(tiny_folder: Path, base: WanBase, tmp_path: P
     torch.testing.assert_close(loaded(noisy, timestep, text, return_dict=False)[0], expected, atol=1e-5, rtol=0)
     layers = import_lora(folder / "adapter_model.safetensors", "wan", base.transformer).layers
     assert set(layers) == set(triple.layers)
+
+
+def test_a_file_as_large_as_a_model_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "lora.safetensors").touch()
+    os.truncate(tmp_path / "lora.safetensors", 8 * 2**30 + 1)  # a hole: it takes no room
+    with pytest.raises(InputError, match=r"lora\.safetensors is too large"):
+        read_lora(tmp_path / "lora.safetensors", "wan")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
