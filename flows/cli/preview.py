@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline_lib.media.clip import Clip
     from pipeline_lib.records import ArtifactRef
     from pipeline_lib.steps.step import StepContext
+    from pipeline_lib.training.encode import EncodingSettings
 
 
 def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
@@ -31,6 +32,8 @@ def preview_config(config: RunConfig, out: Path, *, as_json: bool) -> None:
         for note in clip["notes"]:
             put(f"  note         {note}")
         put(f"  frames       {_listed(clip['trained_frames'])}")
+        if clip["crops"]:
+            put(f"  crops        {clip['crops']} of these frames")
         put(f"  windows from {_listed(clip['window_starts'])}")
         for stage, prompt in clip["prompts"].items():
             put(f"  {stage:12} {prompt}")
@@ -71,14 +74,20 @@ def _facts(config: RunConfig, out: Path) -> dict[str, Any]:
     tracks, masks, mask_notes = _masks(context, prepared.ref)
     chosen = _chosen(clips, tracks, wanted.num_frames, context.base.spec.frame_rules.num_frames)
     rows = [row for clip, part in zip(clips, chosen, strict=True) for row in _rows(clip, part)]
-    rows += _mask_rows(clips, tracks)
+    crops = _crops(clips, tracks, chosen, wanted)
+    rows += [*_crop_rows(clips, crops), *_mask_rows(clips, tracks)]
     contact_sheet(rows, out, columns=min(24, max(8, *(len(part.trained_frames) for part in chosen))))
     words = wording(context, captions, planned.stages[-1].settings.get("words", ()))
     prompts, notes = planned_prompts(config, captions[0])
     return {
         "clips": [
-            {**clip.record.model_dump(mode="json"), **part._asdict(), "prompts": {"frames": still, "clips": moving}}
-            for clip, part, still, moving in zip(clips, chosen, static, full, strict=True)
+            {
+                **clip.record.model_dump(mode="json"),
+                **part._asdict(),
+                "crops": len(shown),
+                "prompts": {"frames": still, "clips": moving},
+            }
+            for clip, part, shown, still, moving in zip(clips, chosen, crops, static, full, strict=True)
         ],
         "stages": [spec.model_dump(mode="json") for spec in planned.stages],
         "notes": [*planned.notes, *described.notes, *mask_notes, *notes],
@@ -123,6 +132,27 @@ def _rows(clip: Clip, part: _Chosen) -> list[tuple[str, NDArray[np.uint8]]]:
         stop = start + part.window_frames
         rows.append((f"{name}: frames {start}-{stop - 1} in order", clip.frames[start:stop]))
     return rows
+
+
+def _crops(
+    clips: list[Clip], tracks: list[MaskTrack], chosen: list[_Chosen], wanted: EncodingSettings
+) -> list[list[NDArray[np.uint8]]]:
+    """The random crops beside the set of frames, of each clip."""
+    from pipeline_lib.training.encode import choose_crops
+
+    places = [(source, at) for source, part in enumerate(chosen) for at in part.trained_frames]
+    drawn = choose_crops(places, clips, wanted, tracks or None)
+    return [
+        [crop.frame(clip.frames[at]) for source, at, crop in drawn if source == index]
+        for index, clip in enumerate(clips)
+    ]
+
+
+def _crop_rows(clips: list[Clip], crops: list[list[NDArray[np.uint8]]]) -> list[tuple[str, NDArray[np.uint8]]]:
+    import numpy as np
+
+    pairs = zip(clips, crops, strict=True)
+    return [(f"{clip.record.name}: crops of the set", np.stack(shown)) for clip, shown in pairs if shown]
 
 
 def _masks(context: StepContext, clips: ArtifactRef) -> tuple[list[MaskTrack], str, tuple[str, ...]]:

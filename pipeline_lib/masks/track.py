@@ -13,6 +13,8 @@ from pipeline_lib.errors import ArtifactError
 from pipeline_lib.storage import replacing
 
 _FILE = "masks.npz"
+LEAST_AREA = 1e-3
+"""Share of a picture: a subject that covers less of it is not seen there."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class MaskTrack:
         """Share of each frame that the subject covers, (frames,)."""
         return self.masks.reshape(len(self.masks), -1).mean(1, dtype=np.float64)
 
-    def empty_frames(self, least: float = 1e-3) -> tuple[int, ...]:
+    def empty_frames(self, least: float = LEAST_AREA) -> tuple[int, ...]:
         """Indices of frames where the subject covers less than that share."""
         return tuple(int(index) for index in np.flatnonzero(self.area < least))
 

@@ -10,6 +10,7 @@ from pipeline_lib.methods.method import PriorRequest
 from pipeline_lib.methods.two_stage_settings import Regularisation, TwoStageSettings
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import StageSpec
+from pipeline_lib.training.crops import CropSettings
 from pipeline_lib.training.data import LEARNED_WORDS, MOTION_TOKEN, SUBJECT_TOKEN, sentinels
 from pipeline_lib.training.encode import EncodingSettings
 from pipeline_lib.training.text import TokenDropSettings
@@ -50,6 +51,7 @@ class TwoStageMethod(AdapterMethod, ABC, Generic[Settings]):
             subject=self.subject(settings, base, class_noun),
             motion=learned.get(MOTION_TOKEN, ""),
             learned=learned,
+            crops=CropSettings(each=regular.crops, zoom=regular.crop_zoom),
         )
 
     def prior(self, settings: Settings) -> PriorRequest | None:

@@ -64,6 +64,9 @@ class Regularisation(Record):
         token_drop: probability of each prompt token to be hidden.
         token_drop_mode: hide before the encoder (exact), or pad out its output rows (cheap).
         token_variants: masked encodings per prompt.
+        crops: random crops of each frame of the frame set, beside the whole one (ours; none in the paper), so
+            that its place and size are not learned with the subject.
+        crop_zoom: largest magnification of a crop; without masks nothing holds a crop to the subject.
         self_conditioning: the model sees its own estimate; auto: on only where the base's card tells that it was
             pretrained with it, as none so far was.
         self_conditioning_probability: of a sample to see it.
@@ -78,6 +81,8 @@ class Regularisation(Record):
     token_drop: float = Field(default=0.1, ge=0, lt=1)
     token_drop_mode: Literal["reencode", "pad"] = "reencode"
     token_variants: int = Field(default=65, ge=2)
+    crops: int = Field(default=0, ge=0)
+    crop_zoom: float = Field(default=1.25, gt=1, le=4)
     self_conditioning: SelfConditioningChoice = "auto"
     self_conditioning_probability: float = Field(default=ESTIMATE_PROBABILITY, ge=0, le=1)
 

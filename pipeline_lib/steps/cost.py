@@ -166,10 +166,16 @@ class Estimate:
         }
 
     def _step(self, stage: StageSpec) -> Work:
+        """Of a stage whose steps see frames or clips, the mean in the long run; only its time is of interest."""
+        share = float(stage.settings.get("frame_share", 0.0))
+        if not share:
+            return self._step_on(stage)
+        frames = stage.model_copy(update={"data": "frames"})
+        return _sum([self._step_on(stage).times(1.0 - share), self._step_on(frames).times(share)])
+
+    def _step_on(self, stage: StageSpec) -> Work:
         lesson = lesson_of(stage, self._config.training)
-        times = step_samples(stage) / lesson.samples
-        once = self._rehearsal.training(lesson)
-        return once.times(times)
+        return self._rehearsal.training(lesson).times(step_samples(stage) / lesson.samples)
 
     def _one_pass(self) -> Work:
         once = self._rehearsal.denoising(self._load.denoised)
@@ -221,12 +227,13 @@ def _pieces(config: RunConfig, choice: MethodChoice, base: BaseModel) -> _Pieces
     """At most: a clip is taken whole, as long as its header says; two prompts of each source, in all variants."""
     rules, media = base.spec.frame_rules, collect_inputs(config)
     lengths = [math.ceil(read_header(path, DEFAULT_LIMITS).seconds * rules.frames_per_second) for path in media.clips]
+    frames = sum(lengths) + len(media.images)
     asked, prior = (
         choice.method.encoding(choice.settings, base, class_noun(config)),
         choice.method.prior(choice.settings),
     )
     return _Pieces(
-        frames=asked.num_frames or sum(lengths) + len(media.images),
+        frames=min(asked.num_frames or frames, frames) * (1 + asked.crops.each),
         windows=sum(min(MAX_WINDOWS, max(1, length - rules.num_frames + 1)) for length in lengths),
         prompts=2 * (len(lengths) + bool(media.images)) * (asked.drop.variants if asked.drop.probability else 1),
         prior=prior.clips if prior else 0,

@@ -37,7 +37,7 @@ def encode(
         kind=KIND,
         version=STAGE_VERSION,
         inputs=[clips, captions, *([masks] if masks else [])],
-        settings=dataclasses.asdict(settings),
+        settings=settings.facts(),
         extra=context.base_facts(),
     )
 

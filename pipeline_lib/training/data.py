@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,19 @@ class LatentSet:
 
     def __len__(self) -> int:
         return int(self.latents.shape[0])
+
+    def beside(self, others: Sequence[LatentSet]) -> LatentSet:
+        """These, and after them others of the same shape, all with masks or all without."""
+        if not others:
+            return self
+        sets = [self, *others]
+        masks = [one.mask for one in sets if one.mask is not None]
+        assert len(masks) in (0, len(sets)), "some have masks and some have none"
+        return LatentSet(
+            torch.cat([one.latents for one in sets]),
+            torch.cat([one.prompt for one in sets]),
+            torch.cat(masks) if masks else None,
+        )
 
     def first(self, count: int) -> LatentSet:
         """The first few of them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from pipeline_lib.masks.track import MaskTrack
 from pipeline_lib.media.clip import Clip
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import Caption, Wording
+from pipeline_lib.training.crops import Crop, CropSettings, draw_crops
 from pipeline_lib.training.data import LatentSet, TrainingData, empty_set
 from pipeline_lib.training.text import TokenDropSettings, encode_texts
 
@@ -32,7 +35,8 @@ class EncodingSettings:
         subject: the words that stand for the subject in every prompt, class noun included.
         motion: the word for the learned motion (:class:`~pipeline_lib.records.Wording`); empty for none.
         learned: learned word to the sentinel that stands for it.
-        seed: of the masked variants.
+        seed: of the masked variants and of the crops.
+        crops: of the frame set's frames, encoded beside them.
     """
 
     num_frames: int
@@ -41,6 +45,14 @@ class EncodingSettings:
     motion: str = ""
     learned: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    crops: CropSettings = field(default_factory=CropSettings)
+
+    def facts(self) -> dict[str, Any]:
+        """What the key of encoded data depends on; crops, which came later, only where there are any."""
+        told = dataclasses.asdict(self)
+        if not self.crops.each:
+            del told["crops"]
+        return told
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
@@ -89,7 +101,7 @@ def encode_training_data(
         for start in window_starts(len(clip.frames), length, {frame for owner, frame in empty if owner == source})
     ]
     pieces = _Pieces(base, clips, masks, empty)
-    frames = pieces.encode(used, 1)
+    frames = pieces.encode(used, 1).beside(pieces.encode_crops(used, settings))
     static, full = training_prompts(captions, settings)
     return TrainingData(
         frames=frames,
@@ -122,6 +134,31 @@ def choose_frames(
     rest = [at for index, at in enumerate(every) if index not in chosen]
     picks = sorted({round(at) for at in np.linspace(0, len(rest) - 1, min(MAX_HELD_OUT, len(rest)))})
     return [every[index] for index in sorted(chosen)], [rest[index] for index in picks]
+
+
+def choose_crops(
+    places: Sequence[tuple[int, int]],
+    clips: Sequence[Clip],
+    settings: EncodingSettings,
+    masks: Sequence[MaskTrack] | None = None,
+) -> list[tuple[int, int, Crop]]:
+    """The random crops that are encoded beside the frame set.
+
+    Args:
+        places: (source, frame) of the set.
+        clips: all sources.
+        settings: how many crops, how large, and the seed.
+        masks: one per clip, where there are masks: a crop that misses the subject is left out.
+
+    Returns:
+        Source, frame and crop of each.
+    """
+    return [
+        (source, at, crop)
+        for index, (source, at) in enumerate(places)
+        for crop in draw_crops(settings.crops, clips[source].frames.shape[1:3], settings.seed, index)
+        if masks is None or crop.shows(masks[source].masks[at])
+    ]
 
 
 def window_starts(length: int, window: int, empty: Collection[int] = ()) -> list[int]:
@@ -201,6 +238,18 @@ class _Pieces:
         if self.masks is not None:
             masks = torch.stack([self._mask(source, at, length, latents.shape[2:]) for source, at in places])
         return LatentSet(latents, torch.tensor([source for source, _ in places], dtype=torch.long), masks)
+
+    def encode_crops(self, places: Sequence[tuple[int, int]], settings: EncodingSettings) -> list[LatentSet]:
+        """Random crops of frames (source, frame), each a set of its own."""
+        return [self._encode_crop(*drawn) for drawn in choose_crops(places, self.clips, settings, self.masks)]
+
+    def _encode_crop(self, source: int, at: int, crop: Crop) -> LatentSet:
+        latents = self.base.encode_video(to_pixels(crop.frame(self.clips[source].frames[at])[None]))
+        mask = None
+        if self.masks is not None:
+            seen = MaskTrack(crop.mask(self.masks[source].masks[at])[None])
+            mask = torch.from_numpy(seen.latent_mask(*latents.shape[2:]))[None, None]
+        return LatentSet(latents, torch.tensor([source]), mask)
 
     def _mask(self, source: int, start: int, length: int, size: Sequence[int]) -> Tensor:
         assert self.masks is not None

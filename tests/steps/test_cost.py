@@ -19,13 +19,13 @@ from pipeline_lib.models.tiny_hunyuan import tiny_hunyuan
 from pipeline_lib.models.tiny_ltx import tiny_ltx
 from pipeline_lib.pocket.zoo import zoo_folder
 from pipeline_lib.registry import choose_method
-from pipeline_lib.sections import TrainingSection
+from pipeline_lib.sections import MethodSection, TrainingSection
 from pipeline_lib.steps.advice import Need, Scope, advice
 from pipeline_lib.steps.cost import Cost, Estimate
 from pipeline_lib.steps.memory import Load, bytes_in_parts, denoiser_bytes, lesson_of
 from pipeline_lib.steps.rehearsal import Rehearsal, Work
 from pipeline_lib.steps.speed import Rate
-from tests.steps.tiny import small_clip, tiny_config
+from tests.steps.tiny import small_clip, small_images, tiny_config
 
 SAVING = TrainingSection(gradient_checkpointing=True)
 SCOPE = Scope(blocks=6, samples=8)
@@ -130,6 +130,40 @@ def test_two_experts_are_there_twice(tmp_path: Path, tiny_folder: Path, clip: Pa
     assert two.weights["transformer_2"] == two.weights["transformer"] == one.weights["transformer"]
     assert two.adapter == 2 * one.adapter
     assert two.work["train-motion"].flops == pytest.approx(one.work["train-motion"].flops), "each sample sees one"
+
+
+def test_steps_on_frames_are_counted_as_such(tmp_path: Path, tiny_folder: Path, clip: Path) -> None:
+    def step(method: str, media: Path, **settings: float) -> Work:
+        told = {"steps": 4, "batch": 2, "rank": 2, **settings}
+        config = tiny_config(tiny_folder, [media])
+        config = config.model_copy(update={"method": MethodSection(name=method, preset="portable", settings=told)})
+        estimate = Estimate(config, choose_method(config), load_base(str(tiny_folder)), "cpu", "float32")
+        return estimate.cost().work[f"train-{method}"]
+
+    on_clips, on_frames = step("lora", clip), step("lora", small_images(tmp_path / "images"))
+    assert on_frames.flops < 0.75 * on_clips.flops
+    for share in (0.25, 0.75):
+        mixed = step("dreammix", clip, frame_share=share)
+        assert mixed.flops == pytest.approx(share * on_frames.flops + (1 - share) * on_clips.flops)
+        assert mixed.moved == pytest.approx(share * on_frames.moved + (1 - share) * on_clips.moved)
+    assert step("dreammix", tmp_path / "images", frame_share=0.5).flops == pytest.approx(on_frames.flops)
+
+
+def test_frames_are_counted_once_and_each_crop_too(tiny_folder: Path, tmp_path: Path) -> None:
+    small_images(tmp_path / "images", 3)
+
+    def encoding(**settings: Any) -> float:
+        config = tiny_config(
+            tiny_folder, [tmp_path / "images"], *(f"method.settings.{k}={v}" for k, v in settings.items())
+        )
+        estimate = Estimate(config, choose_method(config), load_base(str(tiny_folder)), "cpu", "float32")
+        return estimate.cost().coding["encode"].flops
+
+    three, six = encoding(frames=3), encoding(frames=3, crops=1)
+    assert encoding(frames=8) == encoding(frames=0) == three, "there are no more than three"
+    assert encoding(frames=8, crops=1) == six
+    assert encoding(frames=3, crops=2) - six == pytest.approx(six - three)
+    assert six > three
 
 
 def needs(device: int) -> Callable[[TrainingSection], Need]:

@@ -15,8 +15,7 @@ from pipeline_lib.records import Record
 class DreamMix(OneStageMethod[DreamMixSettings]):
     """Implements :class:`pipeline_lib.methods.method.Method`: a plain LoRA whose every step draws what it sees.
 
-    Frames come with the static prompt, clips with the full one. `mannerism doctor` takes all steps for steps on
-    clips, so its time is an upper bound.
+    Frames come with the static prompt, clips with the full one.
     """
 
     name: ClassVar[str] = DREAMMIX.name
