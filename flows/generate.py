@@ -79,14 +79,13 @@ def generate(
 def sample(found: FoundConcept, request: SampleRequest, base: str) -> StepResult:
     """Samples in a worker child; what was made before is found."""
     from pipeline_lib.models.concept import read_concept
-    from pipeline_lib.models.lora_file import used_loras
-    from pipeline_lib.registry import loras_on_base
+    from pipeline_lib.steps.concept_loras import loras_for
 
-    record = read_concept(found.folder).record
-    uses, own = (loras_on_base(found.config), found.config.base.loras) if record.loras else ((), ())
-    if tuple(lora.fact for lora in used_loras(uses)) != record.loras:
-        told = ", ".join(map(str, record.loras))
+    loras = loras_for(found, read_concept(found.folder).record, base)
+    if loras.missing:
+        told = ", ".join(map(str, loras.missing))
         raise InputError(
-            f"{found.label} was trained with {told}", fix="use the command: mannerism generate --lora FILE"
+            f"{found.label} was trained with {told} on the base",
+            fix=f"use the command, mannerism generate: {loras.advice}",
         )
-    return sample_concept(found, request, concept_config(found, base, own), StateFolder.open())
+    return sample_concept(found, request, concept_config(found, base, loras.uses), StateFolder.open())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.output import console, put, put_json, put_table
 from flows.environment import join_servers, prepare_environment
-from pipeline_lib.errors import InputError, PipelineError
+from pipeline_lib.errors import InputError
 from pipeline_lib.steps.state import StateFolder
 
 if TYPE_CHECKING:
     from pipeline_lib.models.concept import Concept
-    from pipeline_lib.records import ConceptRecord, LoraUse, Prompt
+    from pipeline_lib.records import ConceptRecord, LoraFact, LoraUse, Prompt
     from pipeline_lib.steps.concepts import FoundConcept
     from pipeline_lib.tracking.concept_registry import ConceptVersion
 
@@ -55,7 +56,7 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
 
     concept = read_concept(found.folder)
     prompts = _prompts(request, concept.record)
-    warn_of_idle_motion(concept, request.strengths[1])
+    warn_of_idle_strengths(concept, request.strengths)
     identity, motion = request.strengths
     wanted = SampleRequest(
         prompts=tuple(prompts),
@@ -65,7 +66,7 @@ def generate_videos(name: str, request: GenerateRequest, *, as_json: bool) -> No
         negative=request.negative,
         frames=request.frames,
     )
-    config = concept_config(found, request.base, request.loras or _loras_of(found, concept.record))
+    config = concept_config(found, request.base, _loras(found, concept.record, request))
     with console.status("sampling") as status:
 
         def show(event: dict[str, Any]) -> None:
@@ -123,23 +124,22 @@ def at_hand(name: str, state: StateFolder) -> FoundConcept:
     return find_concept(name, state)
 
 
-def warn_of_idle_motion(concept: Concept, motion: float | None) -> None:
-    """Tells where a strength of the motion has no effect."""
-    if motion not in (None, 1.0) and not concept.triple.has_residual:
-        console.print(
-            f"note: --motion has no effect: {concept.record.method} learned no motion of its own here; "
-            "--identity scales all that was learned",
-            markup=False,
-        )
+def warn_of_idle_strengths(concept: Concept, strengths: Strengths) -> None:
+    """Tells of a strength that was set and has no effect."""
+    from pipeline_lib.models.concept import Companions, idle_strengths
+
+    identity, motion = (1.0 if strength is None else strength for strength in strengths)
+    beside = Companions(concept.tokens, concept.self_conditioning)
+    spelt = ("--identity", "--motion")
+    if told := idle_strengths(concept.record.method, concept.triple, beside, (identity, motion), spelt):
+        console.print(f"note: {told}", markup=False)
 
 
-def tell_loras(record: ConceptRecord, what: str) -> None:
+def tell_loras(name: str, loras: Sequence[LoraFact], what: str) -> None:
     """Tells which LoRAs a concept was trained with, and what to do about it."""
-    if record.loras:
-        names = ", ".join(map(str, record.loras))
-        console.print(
-            f"note: {record.name} was trained with {names} on the base: {what}", markup=False, highlight=False
-        )
+    if loras:
+        names = ", ".join(map(str, loras))
+        console.print(f"note: {name} was trained with {names} on the base: {what}", markup=False, highlight=False)
 
 
 def _meet(state: StateFolder) -> None:
@@ -147,21 +147,15 @@ def _meet(state: StateFolder) -> None:
     join_servers(state)
 
 
-def _loras_of(found: FoundConcept, record: ConceptRecord) -> list[LoraUse]:
-    """The LoRAs that a concept was trained with, from where its run has them; of those not there any more it tells."""
-    if not record.loras:
-        return []
-    from pipeline_lib.models.lora_file import used_loras
-    from pipeline_lib.registry import loras_on_base
+def _loras(found: FoundConcept, record: ConceptRecord, request: GenerateRequest) -> Sequence[LoraUse | str]:
+    """What goes on the base beside the LoRAs that its name stands for; of what will be missing it tells."""
+    from pipeline_lib.steps.concept_loras import loras_for
 
-    uses = list(found.config.base.loras)
-    try:
-        at_place = tuple(lora.fact for lora in used_loras(loras_on_base(found.config))) == record.loras
-    except PipelineError:  # the files may be gone
-        at_place = False
-    if not at_place:
-        tell_loras(record, "say where they are with --lora FILE:STRENGTH, or the videos are made without them")
-    return uses if at_place else []
+    loras = loras_for(found, record, request.base)
+    if request.loras:
+        return request.loras
+    tell_loras(record.name, loras.missing, f"{loras.advice}, or the videos are made without them")
+    return loras.uses
 
 
 def _prompts(request: GenerateRequest, record: ConceptRecord) -> list[Prompt]:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.generate import Strengths, at_hand, tell_loras, warn_of_idle_motion
+from flows.cli.generate import Strengths, at_hand, tell_loras, warn_of_idle_strengths
 from flows.cli.output import put, put_json
 from pipeline_lib.errors import InputError
 from pipeline_lib.steps.state import StateFolder
@@ -39,9 +39,9 @@ def export_concept(name: str, form: str, strengths: Strengths, out: Path | None,
     from pipeline_lib.models.lora_export import lora_files
 
     concept = read_concept(folder)
-    warn_of_idle_motion(concept, strengths[1])
-    tell_loras(concept.record, "what is exported does not hold them, so load them as well")
+    warn_of_idle_strengths(concept, strengths)
     record = _at(concept.record, strengths)
+    tell_loras(record.name, record.loras, "what is exported does not hold them, so load them as well")
     one_file = form in ("diffusers", "comfyui")
     target = out or Path(f"{record.name}.safetensors" if one_file else record.name)
     if one_file and target.suffix != ".safetensors":

@@ -29,7 +29,7 @@ from pipeline_lib.pocket import (
 )
 from pipeline_lib.pocket.base_data import LatentSource
 from pipeline_lib.pocket.captioner_data import LessonSource
-from pipeline_lib.pocket.latents_cache import latents_present, write_latents
+from pipeline_lib.pocket.latents_cache import autoencoder_digest, latents_present, write_latents
 from pipeline_lib.pocket.pieces import Piece
 from pipeline_lib.pocket.segmenter_data import QuerySource
 from pipeline_lib.pocket.tokenizer import build_tokenizer
@@ -68,10 +68,12 @@ def _decoder(arguments: argparse.Namespace) -> None:
     print(f"decoder: {quality:.2f} dB on held-out world frames")
 
 
+def _vae(arguments: argparse.Namespace) -> AutoencoderKLWan:
+    return AutoencoderKLWan.from_pretrained(arguments.zoo / "base" / "vae", torch_dtype=torch.float32).eval()
+
+
 def _latents(arguments: argparse.Namespace) -> None:
-    vae = AutoencoderKLWan.from_pretrained(arguments.zoo / "base" / "vae", torch_dtype=torch.float32)
-    numbers = list(range(arguments.shards))
-    write_latents(vae.eval(), arguments.work / "latents", numbers)
+    write_latents(_vae(arguments), arguments.work / "latents", list(range(arguments.shards)))
 
 
 def _base(arguments: argparse.Namespace) -> None:
@@ -79,7 +81,7 @@ def _base(arguments: argparse.Namespace) -> None:
     while len(latents_present(folder)) < min(2, arguments.shards):
         # `latents` may be running beside this: training starts on the first shards.
         time.sleep(2.0)
-    source = LatentSource(folder, build_tokenizer())
+    source = LatentSource(folder, build_tokenizer(), autoencoder_digest(_vae(arguments)))
     source.refresh()
     settings = base.BaseSettings(**({"steps": arguments.steps} if arguments.steps else {}))
     published = arguments.zoo / "base" if arguments.go_on else None
@@ -98,11 +100,10 @@ def _base(arguments: argparse.Namespace) -> None:
 
 def _outline(arguments: argparse.Namespace) -> None:
     settings = sibling.SiblingSettings(**({"steps": arguments.steps} if arguments.steps else {}))
-    parent, folder = arguments.zoo / "base", arguments.work / "outline"
-    vae = AutoencoderKLWan.from_pretrained(parent / "vae", torch_dtype=torch.float32)
+    parent, folder, vae = arguments.zoo / "base", arguments.work / "outline", _vae(arguments)
     numbers = list(range(sibling.FIRST_SHARD, sibling.FIRST_SHARD + settings.shards))
-    write_latents(vae.eval(), folder, numbers, sibling.OUTLINE_MIX)
-    source = LatentSource(folder, build_tokenizer(), mix=sibling.OUTLINE_MIX)
+    write_latents(vae, folder, numbers, sibling.OUTLINE_MIX)
+    source = LatentSource(folder, build_tokenizer(), autoencoder_digest(vae), mix=sibling.OUTLINE_MIX)
     source.refresh()
     trainer = sibling.SiblingTrainer(_piece(arguments, "outline"), source, settings, parent)
     print(f"outline: {sibling.train(trainer, arguments.zoo / 'outline')} of {settings.steps} steps")

@@ -198,7 +198,6 @@ def publish(values: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerFast, ta
     transformer = build_transformer()
     transformer.load_state_dict(model.transformer.state_dict())
     vae = AutoencoderKLWan.from_pretrained(target / "vae", torch_dtype=torch.float32)
-    vae.register_to_config(_name_or_path="")  # it would tell where the base was made
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=model.text_encoder,

@@ -46,21 +46,35 @@ class LatentSource:
     Args:
         folder: the latents cache.
         tokenizer: the pocket tokenizer.
+        autoencoder: of the base, see :func:`~pipeline_lib.pocket.latents_cache.autoencoder_digest`.
         dropped: share of captions replaced by the empty prompt, for guidance.
         mix: what the scenes were drawn from.
     """
 
     def __init__(
-        self, folder: Path, tokenizer: PreTrainedTokenizerFast, dropped: float = 0.1, mix: SceneMix = BASE_MIX
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerFast,
+        autoencoder: str,
+        dropped: float = 0.1,
+        mix: SceneMix = BASE_MIX,
     ) -> None:
-        self.folder, self.tokenizer, self.dropped, self.mix = folder, tokenizer, dropped, mix
+        self.folder, self.tokenizer, self.autoencoder = folder, tokenizer, autoencoder
+        self.dropped, self.mix = dropped, mix
         self.shards: dict[int, LatentShard] = {}
 
     def refresh(self) -> int:
-        """Read shards that have appeared since; return how many there are."""
+        """Read shards that have appeared since.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            InputError: one is of another mix of scenes, or of another autoencoder.
+        """
         for number in latents_present(self.folder):
             if number not in self.shards:
-                self.shards[number] = read_latents(self.folder, number, self.mix)
+                self.shards[number] = read_latents(self.folder, number, self.autoencoder, self.mix)
         return len(self.shards)
 
     def batch(self, step: int, size: int, frames: int = 0) -> Batch:

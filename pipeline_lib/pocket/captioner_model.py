@@ -38,7 +38,7 @@ _RANDOM_SHARE = 0.4  # of the random kernels, so that they do not drown what CLI
 
 
 def build_captioner(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditionalGeneration:
-    """A fresh pocket captioner of two and a half million parameters.
+    """A fresh pocket captioner of 2.2 million parameters.
 
     Args:
         tokenizer: of :func:`~pipeline_lib.pocket.captioner_language.build_tokenizer`.
@@ -83,7 +83,7 @@ def build_captioner(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditional
     return Qwen2VLForConditionalGeneration(config)
 
 
-def start_from_clip(model: Qwen2VLForConditionalGeneration, clip: Path) -> bool:
+def start_from_clip(model: Qwen2VLForConditionalGeneration, clip: Path) -> None:
     """Give the vision tower what the pocket CLIP's tower knows; training makes it fit.
 
     CLIP's kernel looks at the mean of both frames. Its normalisation before the blocks is folded into the kernel
@@ -91,14 +91,11 @@ def start_from_clip(model: Qwen2VLForConditionalGeneration, clip: Path) -> bool:
 
     Args:
         model: a fresh captioner.
-        clip: the CLIP's folder.
-
-    Returns:
-        Whether there was such a folder.
+        clip: the CLIP's folder; where there is none the model stays as it is.
     """
     file = clip / "model.safetensors"
     if not file.exists():
-        return False
+        return
     given = {name.removeprefix("vision_model."): value.float() for name, value in load_file(file).items()}
     kernel = given["embeddings.patch_embedding.weight"]
     centred = (kernel - kernel.mean(0)) * given["pre_layrnorm.weight"][:, None, None, None]
@@ -119,7 +116,6 @@ def start_from_clip(model: Qwen2VLForConditionalGeneration, clip: Path) -> bool:
                 )  # fmt: skip
                 for module, name in pairs:
                     getattr(module, kind).copy_(own[f"{name}.{kind}"])
-    return True
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:

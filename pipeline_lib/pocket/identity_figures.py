@@ -107,7 +107,7 @@ def measured_threshold(folder: Path, creatures: int = 188) -> float:
 
 
 def identity_figures(folder: Path, creatures: int = 188) -> dict[str, dict[str, float | int]]:
-    """The figures of ``pocket.md`` for the identity encoder, each at a false-accept rate of 1 % among strangers.
+    """The figures of the identity encoder's card, each at a false-accept rate of 1 % among strangers.
 
     Args:
         folder: the identity encoder.

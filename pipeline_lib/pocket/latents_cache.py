@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -71,6 +72,23 @@ def encode_shard(vae: AutoencoderKLWan, shard: clip_cache.Shard, batch: int = 20
     )
 
 
+def autoencoder_digest(vae: AutoencoderKLWan) -> str:
+    """What an autoencoder's latents depend on, as one text.
+
+    Args:
+        vae: the pocket autoencoder, its weights in float32.
+
+    Returns:
+        SHA-256 of the encoder and of the latents' statistics; a decoder trained anew leaves it as it is.
+    """
+    told = hashlib.sha256(json.dumps([list(vae.config.latents_mean), list(vae.config.latents_std)]).encode())
+    for name, value in sorted(vae.state_dict().items()):
+        if name.startswith(("encoder.", "quant_conv.")):
+            told.update(f"{name} {tuple(value.shape)}".encode())
+            told.update(value.contiguous().numpy().tobytes())
+    return told.hexdigest()
+
+
 def _path(folder: Path, number: int) -> Path:
     return folder / f"latents_{number:05d}.npz"
 
@@ -89,6 +107,7 @@ def write_latents(vae: AutoencoderKLWan, folder: Path, numbers: list[int], mix: 
         mix: shares of the draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    digest = autoencoder_digest(vae)
     for number in numbers:
         if _path(folder, number).exists():
             continue
@@ -100,15 +119,33 @@ def write_latents(vae: AutoencoderKLWan, folder: Path, numbers: list[int], mix: 
             occupancy=encoded.occupancy.numpy(),
             scenes=np.array([scene.to_json() for scene in encoded.scenes]),
             mix=_told(mix),
+            autoencoder=digest,
         )
         temporary.replace(_path(folder, number))
 
 
-def read_latents(folder: Path, number: int, mix: SceneMix = BASE_MIX) -> LatentShard:
-    """Read one shard of latents; InputError where it was drawn from another mix of scenes."""
+def read_latents(folder: Path, number: int, autoencoder: str, mix: SceneMix = BASE_MIX) -> LatentShard:
+    """Read one shard of latents.
+
+    Args:
+        folder: where latents are.
+        number: which shard.
+        autoencoder: of :func:`autoencoder_digest`; a shard that does not tell its own is taken, since encoding a cache
+            again costs more than the doubt.
+        mix: shares of the draw.
+
+    Returns:
+        The shard.
+
+    Raises:
+        InputError: it was drawn from another mix of scenes, or encoded by another autoencoder.
+    """
     with np.load(_path(folder, number)) as record:
+        name, fix = _path(folder, number).name, f"delete {folder}, or use another --work folder"
         if "mix" not in record or str(record["mix"]) != _told(mix):
-            raise InputError("latents of another mix of scenes", got=_path(folder, number).name, fix=f"delete {folder}")
+            raise InputError("latents of another mix of scenes", got=name, fix=fix)
+        if "autoencoder" in record and str(record["autoencoder"]) != autoencoder:
+            raise InputError("latents of another autoencoder than the base's", got=name, fix=fix)
         return LatentShard(
             latents=torch.from_numpy(record["latents"]),
             occupancy=torch.from_numpy(record["occupancy"]),

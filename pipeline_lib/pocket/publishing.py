@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ def replace_folder(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _forget_origin(folder: Path) -> None:
+    """Takes out of configs where a part was loaded from: diffusers writes down the path on this machine."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "_name_or_path" in config:
+            del config["_name_or_path"]
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def publish_model(model: Any, target: Path, card: BaseCard | None = None) -> None:
     """Save a model's weights as fp16 safetensors; the model itself stays fp32.
 
@@ -40,6 +50,7 @@ def publish_model(model: Any, target: Path, card: BaseCard | None = None) -> Non
     temporary.parent.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
     model.to(torch.float32)
+    _forget_origin(temporary)
     if card is not None:
         card.save(temporary)
     replace_folder(temporary, target)

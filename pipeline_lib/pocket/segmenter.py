@@ -106,24 +106,20 @@ def _calm(decoder: nn.Module) -> None:
         decoder.get_parameter("transposed_convolution.bias").fill_(-1.5)
 
 
-def start_from_clip(model: CLIPSegForImageSegmentation, clip: Path) -> int:
+def start_from_clip(model: CLIPSegForImageSegmentation, clip: Path) -> None:
     """Take the towers of the published pocket CLIP, as CLIPSeg takes CLIP's.
 
     Args:
         model: a fresh segmenter.
-        clip: the CLIP's folder.
-
-    Returns:
-        How many tensors fitted; 0 where there is no such folder.
+        clip: the CLIP's folder; where there is none the model stays as it is.
     """
     file = clip / "model.safetensors"
     if not file.exists():
-        return 0
+        return
     own = model.clip.state_dict()
     values = {name: value.float() for name, value in load_file(file).items()}
     fitting = {name: value for name, value in values.items() if name in own and own[name].shape == value.shape}
     model.clip.load_state_dict(fitting, strict=False)
-    return len(fitting)
 
 
 @functools.cache

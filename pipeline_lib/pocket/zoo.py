@@ -11,7 +11,7 @@ PARTS = ("base", "clip", "image", "identity", "segmenter", "captioner")
 
 
 def zoo_root() -> Path:
-    """The folder that holds every part of the zoo."""
+    """The folder that holds every part of the zoo, the sibling's LoRA and the judge among them."""
     return Path(str(files("pipeline_lib.pocket"))) / "zoo"
 
 
@@ -20,7 +20,9 @@ def zoo_folder(part: str) -> Path:
 
     Args:
         part: ``"base"`` (a ``WanPipeline`` folder), ``"clip"`` (``CLIPModel`` and processor), ``"image"``
-            (``ViTModel`` and image processor) or ``"identity"`` (an identity encoder).
+            (``ViTModel`` and image processor), ``"identity"`` (an identity encoder), ``"segmenter"``
+            (``CLIPSegForImageSegmentation`` and processor) or ``"captioner"`` (``Qwen2VLForConditionalGeneration`` and
+            processor).
 
     Returns:
         The folder.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline_lib.generation.prompts import check_prompts, default_prompts
 from pipeline_lib.media.write import write_video
 from pipeline_lib.models.adapter import Adapter
-from pipeline_lib.models.concept import TRIPLE_FILE, Companions
+from pipeline_lib.models.concept import TRIPLE_FILE, Companions, idle_strengths
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord, Wording
 from pipeline_lib.run_config import RunConfig
@@ -50,7 +50,15 @@ def generate_personalised(context: StepContext, captions: ArtifactRef, stage: Ar
     prompts, notes = planned_prompts(context.config, spoken[0])
     folder = context.store.folder(stage)
     words = wording(context, spoken, learned_names(folder))
-    notes += _idle_strengths(context, folder)
+    asked = context.config.samples
+    idle = idle_strengths(
+        context.method.method.name,
+        LoraTriple.load(folder / TRIPLE_FILE),
+        Companions.load(folder),
+        (asked.identity_strength, asked.motion_strength),
+        ("samples.identity_strength", "samples.motion_strength"),
+    )
+    notes += [idle] if idle else []
     result = _generate(context, [(prompt, words.fill(prompt.text)) for prompt in prompts], stage)
     return result.model_copy(update={"notes": tuple(notes)})
 
@@ -182,15 +190,3 @@ def companions(context: StepContext, folder: Path, identity: float = 1.0) -> Ite
     finally:
         if attached is not None:
             attached.remove()
-
-
-def _idle_strengths(context: StepContext, folder: Path) -> list[str]:
-    asked, triple, name = context.config.samples, LoraTriple.load(folder / TRIPLE_FILE), context.method.method.name
-    if triple.is_zero and (asked.identity_strength, asked.motion_strength) != (1.0, 1.0):
-        return [f"samples.identity_strength and samples.motion_strength have no effect: {name} learned words alone"]
-    if asked.motion_strength == 1.0 or triple.has_residual:
-        return []
-    return [
-        f"samples.motion_strength has no effect: {name} learned no motion of its own here; "
-        "samples.identity_strength scales all that was learned"
-    ]

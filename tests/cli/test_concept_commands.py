@@ -11,16 +11,20 @@ import torch
 from pipeline_lib.generation.sample import SamplingSettings, generate
 from pipeline_lib.media.write import write_video
 from pipeline_lib.models.concept import load_concept, read_concept, save_concept
+from pipeline_lib.models.families import FAMILIES
 from pipeline_lib.models.learned_tokens import LearnedTokens
 from pipeline_lib.models.load import load_base
+from pipeline_lib.models.lora_import import import_lora
 from pipeline_lib.models.triple import LayerFactors, LoraTriple
 from pipeline_lib.records import Caption, ConceptRecord
 from pipeline_lib.run_config import config_text, load_config
+from pipeline_lib.steps.concepts import find_concept
 from pipeline_lib.steps.encode import encoding_settings
 from pipeline_lib.steps.shelf import ModelShelf
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.steps.step import StepContext
 from pipeline_lib.training.encode import encode_training_data
+from tasks.use_concept import concept_config
 from tests.cli.test_bad_input import Ended, check_refused, command, state
 from tests.models.factors import random_triple
 from tests.steps.tiny import IDENTITY_STEPS, MOTION_STEPS, small_clip, tiny_config
@@ -110,13 +114,50 @@ def test_bad_prompts(state: Path, concept: Path, arguments: list[str], said: str
 
 def test_a_strength_without_effect_is_told(state: Path, concept: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "a.safetensors")]
-    assert "--motion has no effect" in command("export", str(concept), "--motion", "0.5", *out).errors
+    told = " ".join(command("export", str(concept), "--motion", "0.5", *out).errors.split())
+    assert "--motion has no effect: lora learned no motion of its own here; --identity scales all" in told
+    assert "all that was learned but the words" in told
     assert "no effect" not in command("export", str(concept), "--out", str(tmp_path / "b.safetensors")).errors
+
+
+def test_a_concept_of_a_hub_id_is_used_at_its_revision(state: Path, concept: Path) -> None:
+    kept = read_concept(concept)
+    record = kept.record.model_copy(update={"base": "somebody/base", "base_revision": "v2"})
+    save_concept(concept, record, kept.triple, kept.tokens)
+    found = find_concept(str(concept), StateFolder.open())
+    assert (used := concept_config(found).base).source == "somebody/base" and used.revision == "v2"
+    assert concept_config(found, "/a/copy").base.revision == "", "of another source"
+
+
+@pytest.mark.parametrize("form", ["diffusers", "comfyui", "peft", "concept"])
+def test_every_format_holds_the_strengths_that_were_asked_for(
+    form: str, state: Path, tiny_folder: Path, concept: Path, tmp_path: Path
+) -> None:
+    (_, denoiser), *_ = load_base(str(tiny_folder)).experts()
+    kept = read_concept(concept)
+    moving = random_triple(denoiser, load_base(str(tiny_folder)).spec.lora_targets)
+    record = kept.record.model_copy(update={"base_revision": "v2"})
+    save_concept(concept, record, moving, kept.tokens)
+    out = tmp_path / ("made.safetensors" if form in ("diffusers", "comfyui") else "made")
+    strengths = ["--identity", "0.9", "--motion", "0.7"]
+    result = command("export", str(concept), "--format", form, *strengths, "--out", str(out), "--json")
+    assert result.code == 0, result.errors
+    assert json.loads(result.output)["path"] == str(out)
+    file = {"peft": out / "adapter_model.safetensors", "concept": out / "lora.safetensors"}.get(form, out)
+    read = import_lora(file, "wan", denoiser)
+    expected = moving.merged(0.9, 0.7)
+    assert set(read.layers) == set(expected)
+    for path, (down, up) in expected.items():
+        torch.testing.assert_close(read.layers[path][1] @ read.layers[path][0], up @ down, atol=1e-6, rtol=1e-6)
+    if form != "peft":
+        told = read.provenance
+        assert (told["identity_strength"], told["motion_strength"], told["base_revision"]) == ("0.9", "0.7", "v2")
+        assert (told["method"], told["base"], told["trigger"]) == ("lora", str(tiny_folder), "<extra_id_0> dog")
 
 
 def test_preview_shows_what_training_reads(state: Path, tiny_folder: Path, tmp_path: Path) -> None:
     clip = small_clip(tmp_path / "clip.mp4")
-    settings = ["method.settings.special_tokens=encoder_output", "method.settings.frames=3"]
+    settings = ["method.settings.special_tokens=encoder_output", "method.settings.frames=3", "method.settings.crops=2"]
     path = tmp_path / "run.yaml"
     path.write_text(config_text(tiny_config(tiny_folder, [clip], *settings)))
     result = command("preview", str(path), "--out", str(tmp_path / "sheet.png"), "--json")
@@ -137,6 +178,7 @@ def test_preview_shows_what_training_reads(state: Path, tiny_folder: Path, tmp_p
     )
     assert "<extra_id_1>" in shown["prompts"]["clips"]
     assert (len(shown["trained_frames"]), len(shown["held_out_frames"])) == (3, len(data.held_out_frames))
+    assert (shown["crops"], len(data.frames)) == (6, 9)
     assert len(shown["window_starts"]) == len(data.windows)
     assert shown["trained_frames"][0] == 0
 
@@ -174,3 +216,13 @@ def test_doctor_fetches_nothing(state: Path, tmp_path: Path) -> None:
 def test_bases_tell_their_family(state: Path) -> None:
     pocket, _ = json.loads(command("bases", "--json").output)["bases"]
     assert (pocket["family"], pocket["licence"]) == ("wan", "Apache-2.0")
+
+
+def test_bases_tell_every_familys_licence_and_sizes(state: Path) -> None:
+    told = command("bases").output
+    families = {family["family"]: family for family in json.loads(command("bases", "--json").output)["families"]}
+    assert set(families) == set(FAMILIES)
+    for name, facts in families.items():
+        assert "multiples of" in facts["sizes"] and "frames" in facts["sizes"] and "fps" in facts["sizes"]
+        for words in (f"{name}: {facts['licence']}", facts["sizes"], *facts["examples"]):
+            assert words in told

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 
 from pipeline_lib.pocket import clip_cache
 from pipeline_lib.pocket.autoencoder import AutoencoderSettings, AutoencoderTrainer, PictureSource, publish, train
@@ -30,6 +31,15 @@ def base(tmp_path: Path) -> Path:
     vae.register_to_config(latents_mean=[0.5] * 16, latents_std=[1.5] * 16)
     publish(vae, tmp_path / "base", measure=False)
     return tmp_path / "base"
+
+
+def test_a_part_that_was_loaded_does_not_tell_from_where(base: Path, tmp_path: Path) -> None:
+    loaded = AutoencoderKLWan.from_pretrained(base / "vae", torch_dtype=torch.float32)
+    publish(loaded, tmp_path / "again", measure=False)
+    config, before = ((folder / "vae" / "config.json").read_text() for folder in (tmp_path / "again", base))
+    assert config == before and "_name_or_path" not in config
+    again = AutoencoderKLWan.from_pretrained(tmp_path / "again" / "vae", torch_dtype=torch.float32)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
 def test_batch_mixes_world_and_natural_pictures(source: PictureSource) -> None:

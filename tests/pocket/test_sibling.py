@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.models.folder import PipelineFolder
 from pipeline_lib.pocket import sibling
 from pipeline_lib.pocket.base_data import LatentSource
 from pipeline_lib.pocket.contact_sheet import sample
@@ -27,7 +29,7 @@ OUTLINED = "pocket-outline"
 
 @pytest.fixture(scope="module")
 def source() -> LatentSource:
-    made = LatentSource(Path("nowhere"), build_tokenizer(), mix=sibling.OUTLINE_MIX)
+    made = LatentSource(Path("nowhere"), build_tokenizer(), "", mix=sibling.OUTLINE_MIX)
     draw = torch.Generator().manual_seed(0)
     made.shards[0] = LatentShard(
         latents=torch.randn(4, 13, 16, 8, 8, generator=draw).half(),
@@ -46,6 +48,8 @@ def test_training_learns_moves_only_the_lora_and_goes_on_as_if_it_had_not_stoppe
     half = sibling.SiblingTrainer(Piece(tmp_path / "half", "s", 1.0), source, TINY, BASE)
     half.advance()
     half.save(tmp_path / "half" / "zoo")
+    with safe_open(tmp_path / "half" / "zoo" / sibling.LORA_NAME, framework="np") as file:
+        assert file.metadata()["mannerism.base_digest"] == PipelineFolder(BASE).digest()
     rest = sibling.SiblingTrainer(Piece(tmp_path / "half", "s", 1.0), source, TINY, BASE)
     assert rest.step == 1
     assert [rest.advance() for _ in range(3)] == losses[1:]

@@ -20,7 +20,7 @@ from pipeline_lib.pocket.base_data import LatentSource
 from pipeline_lib.pocket.base_models import MAX_TEXT_TOKENS, TEXT_WIDTH, build_scheduler, build_transformer
 from pipeline_lib.pocket.base_network import TextToVideo
 from pipeline_lib.pocket.framewise import build_autoencoder
-from pipeline_lib.pocket.latents_cache import LatentShard, encode_shard
+from pipeline_lib.pocket.latents_cache import LatentShard, autoencoder_digest, encode_shard
 from pipeline_lib.pocket.orthogonal import Orthogonal, orthogonalise
 from pipeline_lib.pocket.pictures import natural_picture
 from pipeline_lib.pocket.pieces import Average, Piece, learning_rate_factor
@@ -55,7 +55,7 @@ def test_training_sees_what_a_stock_call_sees() -> None:
 
 @pytest.fixture(scope="module")
 def source() -> LatentSource:
-    made = LatentSource(Path("nowhere"), build_tokenizer(captions=300))
+    made = LatentSource(Path("nowhere"), build_tokenizer(captions=300), "")
     draw = torch.Generator().manual_seed(0)
     made.shards[0] = LatentShard(
         latents=torch.randn(6, 13, 16, 8, 8, generator=draw).half(),
@@ -84,13 +84,39 @@ def test_batches_are_a_function_of_the_step(source: LatentSource) -> None:
 def test_latents_of_another_mix_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = partial(clip_cache.render_shard, count=2)
     monkeypatch.setattr(latents_cache.clip_cache, "render_shard", drawn)
-    latents_cache.write_latents(build_autoencoder().eval(), tmp_path, [3])
-    there = LatentSource(tmp_path, build_tokenizer(captions=300))
+    vae, tokenizer = build_autoencoder().eval(), build_tokenizer(captions=300)
+    latents_cache.write_latents(vae, tmp_path, [3])
+    there = LatentSource(tmp_path, tokenizer, autoencoder_digest(vae))
     assert there.refresh() == 1
     expected = tuple(sample_scene(TRAINING_SEED, 3 * 2 + index, latents_cache.BASE_MIX) for index in range(2))
     assert there.shards[3].scenes == expected
     with pytest.raises(InputError, match="another mix"):
-        LatentSource(tmp_path, build_tokenizer(captions=300), mix=SceneMix(look="outline")).refresh()
+        LatentSource(tmp_path, tokenizer, autoencoder_digest(vae), mix=SceneMix(look="outline")).refresh()
+
+
+@torch.no_grad()
+def test_latents_of_another_autoencoder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents_cache.clip_cache, "render_shard", partial(clip_cache.render_shard, count=1))
+    vae = build_autoencoder().eval()
+    latents_cache.write_latents(vae, tmp_path, [0])
+
+    def read() -> LatentShard:
+        return latents_cache.read_latents(tmp_path, 0, autoencoder_digest(vae))
+
+    vae.decoder.conv_in.weight.mul_(2.0)  # the recipe's `decoder`: latents stay what they are
+    there = read()
+    for change in (
+        lambda: vae.register_to_config(latents_std=[2.0] * 16),
+        lambda: vae.encoder.conv_in.weight.mul_(1.01),
+    ):
+        change()
+        with pytest.raises(InputError, match=r"another autoencoder.*latents_00000\.npz.*delete"):
+            read()
+    path = tmp_path / "latents_00000.npz"
+    with np.load(path) as record:
+        silent = {name: value for name, value in record.items() if name != "autoencoder"}
+    np.savez(path, **silent)
+    assert torch.equal(read().latents, there.latents)
 
 
 def test_a_checkpoint_of_another_recipe_is_told(source: LatentSource, tiny: base.BaseSettings, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of ``pocket.md`` for the parts of the zoo; None for parts that do not exist yet."""
+"""Figures of the parts of the zoo, as README.md and the cards give them; None for parts that do not exist yet."""
 
 from __future__ import annotations
 
