@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _FOREIGN_SUFFIXES = (".toml", ".json", ".ini", ".cfg")
-DEMO_GUIDANCE = 6.0
+DEMO_GUIDANCE = 4.5
 """Of the demo's samples: at the base's own 3 a learned creature follows fewer edits (Set-and-Sequence's README)."""
 _DEMO_PROMPTS: Mapping[PromptKind, int] = {"reconstruction": 1, "local": 2, "global": 3}
 

@@ -104,7 +104,7 @@ DEMO: Mapping[str, Any] = {
     "rank": 32,
     "cross_attention": False,
     "identity_steps": 600,
-    "motion_steps": 450,
+    "motion_steps": 250,
     "batch": 4,
     "optimizer": {"learning_rate": 3e-3, "decay": 0.5, "max_gradient_norm": 1.0},
 }

@@ -23,7 +23,7 @@ PRESET_DIGESTS = {
     "paper": "a8d74ada9d9bf9180fb7e9f3053cbffd5c20c9d138da0dd0cf7dc68d471502f8",
     "portable": "c06d89ffd4fd9a8eefe957aca17728daf73a6ee3d8dd661d6c4a82911d0d40f3",
     "pocket": "88686e9d849471a993d1eeff095c38557b66c2f9a2c994d1a827a1d2b30215f3",
-    "demo": "3e61eb23ccf244bea1e2e4d8763a82ccef46f08d255d9d21ab2aab4f36a05f9e",
+    "demo": "612519d85231e1a103384569caaed5860ba089914be6992c59938551a3e0a81c",
 }
 SMALL = {"rank": 2, "batch": 2, "identity_steps": 5, "motion_steps": 5, "optimizer": {"learning_rate": 1e-2}}
 

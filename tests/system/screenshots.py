@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from flows.cli.run import DEMO_GUIDANCE
 from pipeline_lib.pocket.gizmo_run import gizmo_settings, write_gizmo
 from pipeline_lib.run_config import RunConfig, with_settings
 from pipeline_lib.world.gizmos import REPORTING
@@ -27,8 +28,6 @@ from tests.system.servers import DEPLOYMENT, Up, wait_for
 PICTURES = Path(__file__).parents[2] / "docs"
 COLOURS = 128
 """Of a picture's palette: a third of the bytes, and nothing to be seen of it."""
-GUIDANCE = "samples.guidance_scale=6"
-"""The demo's."""
 
 
 class Camera:
@@ -63,7 +62,7 @@ def config_of(folder: Path, settings: Sequence[str]) -> RunConfig:
     """
     write_gizmo(REPORTING[0], folder, {"reconstruction": 1, "local": 2, "global": 3})
     asked = {**gizmo_settings(REPORTING[0], folder), "method": {"preset": "demo"}}
-    return with_settings(RunConfig.model_validate(asked), [GUIDANCE, *settings])
+    return with_settings(RunConfig.model_validate(asked), [f"samples.guidance_scale={DEMO_GUIDANCE}", *settings])
 
 
 def form(up: Up, camera: Camera, config: RunConfig) -> None:

@@ -35,6 +35,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "identity_dropout": 0.5,
         "motion_dropout": 0.25,
         "token_variants": 17,
+        "crops": 1,
+        "crop_zoom": 1.5,
     },
 }
 
