@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -192,8 +190,8 @@ def test_the_specs_of_other_modes_do_not_know_of_it():
     assert METHOD.plan(SETTINGS, has_clips=True)[0].settings["words_at"] == "encoder_input"
 
 
-def test_dataclass_of_encoding_is_what_it_was(base):
-    assert [field.name for field in dataclasses.fields(METHOD.encoding(SETTINGS, base, "dog"))] == [
+def test_the_facts_of_encoding_are_what_they_were(base):
+    assert list(METHOD.encoding(SETTINGS, base, "dog").facts()) == [
         "num_frames",
         "drop",
         "subject",
