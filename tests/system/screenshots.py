@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as NeverIdle
 
 from flows.cli.run import DEMO_GUIDANCE
 from pipeline_lib.pocket.gizmo_run import gizmo_settings, write_gizmo
@@ -41,13 +42,13 @@ class Camera:
     def __init__(self, page: Page, folder: Path) -> None:
         self.page, self.folder = page, folder
 
-    def take(self, name: str) -> None:
-        """Writes what the page shows when it has come to rest."""
-        with suppress(TimeoutError):
-            self.page.wait_for_load_state("networkidle", timeout=20_000)
+    def take(self, name: str, height: int = 1000) -> None:
+        """Writes what the page shows when it has come to rest, so many rows of it."""
+        with suppress(NeverIdle):  # MLflow asks on and on
+            self.page.wait_for_load_state("networkidle", timeout=10_000)
         self.page.wait_for_timeout(1500)  # what slides in
         path = self.folder / f"ui-{name}.png"
-        self.page.screenshot(path=path)
+        self.page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1400, "height": height})
         with Image.open(path) as picture:
             picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
         print(path, file=sys.stderr)  # noqa: T201
@@ -98,7 +99,7 @@ def ended(run: Run, camera: Camera) -> None:
     page = camera.page
     page.goto(run.address)
     expect(page.locator(".state-badge").first).to_have_text(re.compile("Completed"))
-    camera.take("run")
+    camera.take("run", height=570)  # below is the log, with paths of this machine
     page.goto(f"{run.up.ports.prefect_ui}/artifacts/artifact/{run.artifact('samples-personalised')['id']}")
     expect(page.locator("img[src^='data:image/webp']").first).to_be_visible()
     camera.take("samples")
