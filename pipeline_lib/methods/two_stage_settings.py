@@ -82,7 +82,7 @@ class Regularisation(Record):
     token_drop_mode: Literal["reencode", "pad"] = "reencode"
     token_variants: int = Field(default=65, ge=2)
     crops: int = Field(default=0, ge=0)
-    crop_zoom: float = Field(default=1.25, gt=1, le=4)
+    crop_zoom: float = Field(default=1.5, gt=1, le=4)
     self_conditioning: SelfConditioningChoice = "auto"
     self_conditioning_probability: float = Field(default=ESTIMATE_PROBABILITY, ge=0, le=1)
 

@@ -28,7 +28,7 @@ class CropSettings:
     """
 
     each: int = 0
-    zoom: float = 1.25
+    zoom: float = 1.0
 
 
 @dataclass(frozen=True)

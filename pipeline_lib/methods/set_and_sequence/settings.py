@@ -36,7 +36,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "motion_dropout": 0.25,
         "token_variants": 17,
         "crops": 1,
-        "crop_zoom": 1.5,
     },
 }
 
