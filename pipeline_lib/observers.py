@@ -24,7 +24,7 @@ _CAPTIONERS = {"template": "pipeline_lib.captions.template:TemplateCaptioner"}
 _SEGMENTERS: Mapping[str, str] = {}
 _MODEL_CONFIG = "config.json"
 # A base's own captioner is small and knows its own world only; of a clip from elsewhere it must not make up words.
-_LEAST_CONFIDENCE = 0.8
+_LEAST_CONFIDENCE = 0.9
 
 
 def captioner_folder(config: RunConfig) -> Path | None:

@@ -28,7 +28,7 @@ from pipeline_lib.world.gizmos import gizmo
 from pipeline_lib.world.render import render
 from pipeline_lib.world.sampling import SceneMix, sample_scene, scene_generator
 
-FLOORS = {"background": 0.85, "light": 0.9, "camera": 0.7, "static": 0.25, "motion": 0.25, "elsewhere": 0.85}
+FLOORS = {"background": 0.85, "light": 0.9, "camera": 0.75, "static": 0.5, "motion": 0.3, "elsewhere": 0.85}
 TINY = CaptionerSettings(steps=12, batch=4)
 NOWHERE = Path("nowhere")
 
