@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.output import put, put_json, put_table
+from flows.cli.run import DEMO_GUIDANCE
 from flows.cli.several_runs import SOME_FAILED, heard, put_record
 from flows.compare_plan import plan
 from flows.concepts import concepts_in
@@ -54,6 +55,8 @@ def compare_config(
 ) -> RunConfig:
     """Base, preset, sampling seeds and training of every run.
 
+    The preset `demo` on the pocket base is sampled with the demo's guidance, with which it was tuned.
+
     Args:
         config: a file; empty: the defaults.
         base: of every run; empty: the config's.
@@ -77,8 +80,11 @@ def compare_config(
         raise ConfigError(f"--seeds {seeds}", expected="numbers with commas, such as 0,1,2")
     chosen = ",".join(numbers[:1] if quick else dict.fromkeys(numbers))
     preset = preset or ground.method.preset or PRESET
-    base = json.dumps(base or ground.base.source, ensure_ascii=False)  # whatever is in a path: no YAML of its own
-    own = [f"base.source={base}", f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
+    source = base or ground.base.source
+    quoted = json.dumps(source, ensure_ascii=False)  # whatever is in a path: no YAML of its own
+    own = [f"base.source={quoted}", f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
+    if (preset, source, ground.samples.guidance_scale) == (PRESET, RunConfig().base.source, 0):
+        own.append(f"samples.guidance_scale={DEMO_GUIDANCE}")
     template = anchored(with_settings(ground, [*own, *settings]), Path.cwd())
     # Settings of methods hold for those that have them: the entries are asked later, not the config's own method.
     check_service(template.model_copy(update={"method": template.method.model_copy(update={"settings": {}})}))

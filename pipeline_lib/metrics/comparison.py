@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from pydantic import Field
 
-from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group
+from pipeline_lib.metrics.aggregate import Key, ScoredSample, check_one_encoder, in_group
 from pipeline_lib.metrics.agreement import Agreement, agreements
 from pipeline_lib.metrics.catalog import CATALOG
+from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.metrics.orderings import Finding, Ordering, findings
 from pipeline_lib.metrics.over_concepts import Cells, ConceptMean, concept_means, mean_over_concepts, paired_values
 from pipeline_lib.metrics.pareto import pareto_front
@@ -28,12 +30,22 @@ TRADE_OFFS = (
 
 
 class TradeOff(Record):
-    """Two metrics of edit prompts that pull against each other; `front` are the rows that none dominates."""
+    """Two metrics of edit prompts that pull against each other.
+
+    Attributes:
+        across: following the prompt.
+        up: keeping the subject.
+        points: of each row.
+        front: rows that none dominates.
+        gains: by how much the mean of both is more than the first method's, of each other method; in pairs over
+            concepts. Only where both are shares of one, as the truth's are.
+    """
 
     across: str
     up: str
     points: dict[str, tuple[ConceptMean, ConceptMean]]
     front: tuple[str, ...]
+    gains: dict[str, ConceptMean] = Field(default_factory=dict)
 
 
 class ComparedScores(Record):
@@ -91,7 +103,7 @@ def compared(
         differences={name: _differences(members, methods) for name, members in groups.items()},
         slices={kind: concept_means([s for s in edits if s.concept in names], rows) for kind, names in alike.items()},
         slice_sizes={kind: len(names) for kind, names in alike.items()},
-        trade_off=_trade_off(tables[EDITS], [BASE, *methods]),
+        trade_off=_trade_off(edits, tables[EDITS], methods),
         wins=tuple(pairwise_wins(edits, methods[0], methods[1:])) if methods else (),
         findings=tuple(findings(edits, orderings)),
         agreements={name: tuple(agreements(members, methods)) for name, members in groups.items()},
@@ -108,14 +120,34 @@ def _differences(samples: Sequence[ScoredSample], methods: Sequence[str]) -> Cel
     return found
 
 
-def _trade_off(cells: Cells, rows: Sequence[str]) -> TradeOff | None:
+def _trade_off(samples: Sequence[ScoredSample], cells: Cells, methods: Sequence[str]) -> TradeOff | None:
     for across, up in TRADE_OFFS:
         points = {
             row: (cells[row][across], cells[row][up])
-            for row in rows
+            for row in (BASE, *methods)
             if row in cells and {across, up} <= cells[row].keys()
         }
         if points:
             front = pareto_front({row: (first.mean, second.mean) for row, (first, second) in points.items()})
-            return TradeOff(across=across, up=up, points=points, front=front)
+            gains = _gains(samples, methods, (across, up)) if {across, up} <= set(TRUTH) else {}
+            return TradeOff(across=across, up=up, points=points, front=front, gains=gains)
     return None
+
+
+def _gains(samples: Sequence[ScoredSample], methods: Sequence[str], both: tuple[str, str]) -> dict[str, ConceptMean]:
+    """What each method has more than the first, per concept: a prompt for a colour tells nothing of identity."""
+    found = {}
+    for row in methods[1:]:
+        parts = [_by_concept(paired_values(samples, row, methods[0], metric)) for metric in both]
+        shared = set.intersection(*(set(part) for part in parts))
+        gain = mean_over_concepts({(concept, "", 0): fmean(part[concept] for part in parts) for concept in shared})
+        if gain is not None:
+            found[row] = gain
+    return found
+
+
+def _by_concept(values: Mapping[Key, float]) -> dict[str, float]:
+    grouped: dict[str, list[float]] = {}
+    for key in sorted(values):
+        grouped.setdefault(key[0], []).append(values[key])
+    return {concept: fmean(members) for concept, members in grouped.items()}

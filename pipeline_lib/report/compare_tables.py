@@ -121,6 +121,12 @@ def trade_off_chart(scores: ComparedScores) -> Markup | None:
     return scatter_chart(dots, front, title=title, x_label=f"{x.label} ({x.name})", y_label=f"{y.label} ({y.name})")
 
 
+def gain_lines(scores: ComparedScores) -> list[tuple[str, Number]]:
+    """What each method has more than the first in the mean of both sides of the trade-off."""
+    told = scores.trade_off
+    return [(row, _change(gain, CATALOG[told.up])) for row, gain in told.gains.items()] if told else []
+
+
 def paper_table(
     scores: ComparedScores, lines: Sequence[PaperLine], columns: Sequence[PaperColumn]
 ) -> list[tuple[str, str, list[tuple[str, str, Number]]]]:

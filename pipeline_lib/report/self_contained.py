@@ -22,17 +22,40 @@ def page_text(template: str, *, style: str = "", script: str = "", **values: Any
     Returns:
         The page.
     """
-    environment = Environment(
-        loader=PackageLoader("pipeline_lib.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    environment = _environment()
     own_script = _own_text(environment, script) if script else ""
     return environment.get_template(template).render(
-        style=Markup("\n").join(_own_text(environment, name) for name in ("style.css", style) if name),
+        style=_style(environment, style),
         script=own_script,
         script_hash=base64.b64encode(hashlib.sha256(own_script.encode()).digest()).decode(),
         **values,
     )
+
+
+def chart_text(chart: Markup, *, style: str = "") -> str:
+    """A chart of a page as a file of its own, in the pages' look.
+
+    Args:
+        chart: an inline SVG element.
+        style: file of a style beyond the shared one.
+
+    Returns:
+        An SVG file.
+    """
+    head, _, rest = str(chart).partition(">")
+    look = f"<style>{_style(_environment(), style)}</style>"
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{look}{rest}\n'
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("pipeline_lib.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def _style(environment: Environment, further: str) -> Markup:
+    return Markup("\n").join(_own_text(environment, name) for name in ("style.css", further) if name)
 
 
 def _own_text(environment: Environment, name: str) -> Markup:

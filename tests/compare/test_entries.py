@@ -59,6 +59,14 @@ def test_the_core_is_the_papers_comparison() -> None:
     assert {name for _, _, metrics in PAPER_METRICS for name in metrics} <= CATALOG.keys()
 
 
+def test_the_main_row_is_the_papers_method_and_what_is_ours_a_row_of_its_own() -> None:
+    known = known_entries()
+    assert settings(CORE[0]).crops == 0
+    assert settings(known["with-crops"]).crops == choose_settings(DEMO)[1].crops == 1, "what the preset has"
+    others = [entry for entry in ABLATIONS if entry.label != "with-crops"]
+    assert {settings(entry).crops for entry in others} == {0}, "an ablation changes one thing"
+
+
 def test_single_stages_get_the_steps_of_both() -> None:
     both = settings(CORE[0])
     one = settings(known_entries()["lora-1"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.compare import compare_config
+from flows.cli.run import DEMO_GUIDANCE
 from flows.compare_plan import _told_apart, plan
 from pipeline_lib.run_config import RunConfig
 from tests.flows.conftest import command
@@ -77,8 +78,11 @@ def test_what_the_command_does_not_say_the_config_does(tmp_path: Path) -> None:
     path.write_text("base: {source: pocket-outline}\nmethod: {preset: paper}\nsamples: {seeds: [5]}\n")
     own = compare_config(str(path), "", "", "", [], quick=False)
     assert (own.base.source, own.method.preset, own.samples.seeds) == ("pocket-outline", "paper", (5,))
+    assert own.samples.guidance_scale == 0, "the base's own"
     plain = compare_config("", "", "", "", [], quick=False)
     assert (plain.base.source, plain.method.preset, plain.samples.seeds) == ("pocket", "demo", (0, 1, 2))
+    assert plain.samples.guidance_scale == DEMO_GUIDANCE
+    assert compare_config("", "", "", "", ["samples.guidance_scale=2"], quick=False).samples.guidance_scale == 2
 
 
 def test_the_base_is_every_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,11 +212,26 @@ def test_a_comparison_holds_all_of_it_and_equal_samples_give_equal_numbers() -> 
     assert compared(samples[::-1], ["x", "y"], [ordering("above")], slices) == found
 
 
+def test_a_gain_on_both_sides_of_the_trade_off_is_a_concepts_own_mean() -> None:
+    """Three prompts tell of obedience, one of them of identity too: each side counts half all the same."""
+    samples = []
+    for name in CONCEPTS:
+        for row, identity, edits in (("x", 0.5, (1, 0, 0)), ("y", 0.7, (1, 1, 0)), ("z", 0.5, (0, 0, 0))):
+            samples.append(sample(row, name, "hat", "local", identity_accuracy=identity, edit_accuracy=edits[0]))
+            samples += [sample(row, name, f"{i}", "local", edit_accuracy=edits[i]) for i in (1, 2)]
+    told = compared(samples, ["x", "y", "z"]).trade_off
+    assert told is not None
+    assert {row: round(gain.mean, 6) for row, gain in told.gains.items()} == {"y": 0.266667, "z": -0.166667}
+    assert told.gains["y"].num_concepts == len(CONCEPTS)
+    assert (told.gains["z"].low, told.gains["z"].high) == pytest.approx((-1 / 6, -1 / 6))
+
+
 def test_without_truth_the_trade_off_is_what_encoders_see() -> None:
     samples = [sample(row, name, clip_t_aggregated=0.2, clip_i=0.5) for row in ("x", "base") for name in CONCEPTS]
     found = compared(samples, ["x"])
     assert found.trade_off is not None
     assert (found.trade_off.across, found.trade_off.up) == ("clip_t_aggregated", "clip_i")
+    assert found.trade_off.gains == {}, "their scales are not one"
     assert found.wins == ()
     assert found.agreements == {RECONSTRUCTION: (), EDITS: ()}
     assert compared([], ["x"]).trade_off is None

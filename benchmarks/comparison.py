@@ -1,0 +1,169 @@
+"""What a comparison found, for readers of the repository: tables into README or RESULTS.md, the trade-off as a picture.
+
+    python -m benchmarks.comparison COMPARE.json --command "mannerism compare" [--into README.md --short]
+        [--title TITLE] [--plot docs/trade-off.svg]
+
+Nothing is computed here: the numbers are those of `compare.json`, as its page shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.results import RESULTS, put_section
+from pipeline_lib.compare.folder import CompareRecord
+from pipeline_lib.compare.paper import PAPER, PAPER_METRICS
+from pipeline_lib.metrics.gate import TRUTH
+from pipeline_lib.report.compare_tables import (
+    Matrix,
+    Number,
+    PaperColumn,
+    PaperLine,
+    agreement_tables,
+    finding_lines,
+    gain_lines,
+    matrices,
+    paper_table,
+    slice_matrices,
+    trade_off_chart,
+)
+from pipeline_lib.report.self_contained import chart_text
+from pipeline_lib.report.wording import duration
+from pipeline_lib.storage import write_atomic
+
+TABLE_1 = ("textual_inversion", "lora-1", "lora-8", "two_stage", "set_and_sequence")
+"""Rows of the paper's Table 1; Table 2 has the full method against the others."""
+
+
+def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
+    """A section in Markdown.
+
+    Args:
+        record: what was found.
+        command: that made it.
+        short: the paper's tables, the truth and the orderings alone.
+
+    Returns:
+        Its lines.
+    """
+    labels = [method.entry.label for method in record.methods]
+    seeds = f"training seed {record.seed}, sampling seeds {', '.join(map(str, record.seeds))}"
+    models = ", ".join(f"{name} `{digest[:12]}`" for name, digest in record.models.items())
+    lines = [
+        f"{record.started[:10]}, `{command}` ({duration(record.seconds)} in the last of {record.starts} calls): "
+        f"{record.told}; {seeds}; {models}. In brackets the 95 % bootstrap interval over concepts.",
+        "",
+        *_paper(record),
+        *_truth(record, labels),
+        *_gains(record, labels),
+        *_orderings(record),
+    ]
+    return lines if short else [*lines, *_agreement(record), *_slices(record, labels)]
+
+
+def _paper(record: CompareRecord) -> Iterator[str]:
+    """Tables 1 and 2 beside ours; a row that was not run has the paper's number alone."""
+    columns = [PaperColumn(*column) for column in PAPER_METRICS]
+    table = paper_table(record.scores, [PaperLine(row.method, row.entry, tuple(row[2:])) for row in PAPER], columns)
+    named = {row.method: row.entry for row in PAPER}
+    for title, inside in (("Table 1", True), ("Table 2", False)):
+        rows = [line for line in table if (named[line[0]] in TABLE_1) == inside or named[line[0]] == TABLE_1[-1]]
+        heads = [
+            f"{column.head} (`{cell[1] or 'not measured'}`)" for column, cell in zip(columns, rows[0][2], strict=True)
+        ]
+        yield from (f"**The paper's {title}, edit prompts: its number · ours**", "")
+        yield from _table(
+            ["method", *heads],
+            ([method, *(f"{printed} · {_text(ours)}" for printed, _, ours in cells)] for method, _, cells in rows),
+        )
+
+
+def _truth(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    for table in matrices(record.scores, labels):
+        kept = [index for index, head in enumerate(table.heads) if head.metric.name in TRUTH]
+        if kept:
+            yield from (f"**By the truth: {table.title.lower()}, {table.told}**", "")
+            yield from _matrix(table, kept)
+
+
+def _gains(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    lines = gain_lines(record.scores)
+    if lines:
+        yield from (f"**Mean of identity and edits, minus that of {labels[0]}, in pairs over concepts**", "")
+        yield from _table(["method", "difference", ""], ([row, _text(gain), gain.mark] for row, gain in lines))
+
+
+def _orderings(record: CompareRecord) -> Iterator[str]:
+    lines = finding_lines(record.scores)
+    if lines:
+        yield from ("**What the paper's numbers state, each held against paired differences**", "")
+        yield from _table(
+            ["statement", "source", "metric", "here", "differences"],
+            (
+                [line.statement, line.source, f"`{line.metric.name}`", line.verdict, _pairs(line.pairs)]
+                for line in lines
+            ),
+        )
+
+
+def _agreement(record: CompareRecord) -> Iterator[str]:
+    for title, lines in agreement_tables(record.scores):
+        yield from (f"**Spearman's rank correlation with the truth: {title.lower()}**", "")
+        yield from _table(
+            ["metric", "truth", "over cells", "within concepts", "from"],
+            (
+                [f"`{learned.name}`", f"`{truth.name}`", over, f"{within} [{interval}]" if interval else within, told]
+                for learned, truth, over, within, interval, told in lines
+            ),
+        )
+
+
+def _slices(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    for table in slice_matrices(record.scores, labels):
+        yield from (f"**{table.title} motion, edit prompts: {table.told}**", "")
+        yield from _matrix(table, range(len(table.heads)))
+
+
+def _matrix(table: Matrix, kept: Sequence[int]) -> Iterator[str]:
+    heads = ["method", *(f"`{table.heads[index].metric.name}`" for index in kept)]
+    return _table(heads, ([label, *(_text(cells[index]) for index in kept)] for _, label, cells in table.rows))
+
+
+def _table(heads: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+
+
+def _text(number: Number) -> str:
+    return f"{number.mean} [{number.interval.replace(' to ', ', ')}]" if number.interval else number.mean
+
+
+def _pairs(pairs: Sequence[tuple[str, str, str]]) -> str:
+    return "; ".join(f"{row} {amount} ({interval})" for row, amount, interval in pairs)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path, help="compare.json of a comparison")
+    parser.add_argument("--command", required=True, help="that made it")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="Markdown file that gets the section")
+    parser.add_argument("--title", default="Methods compared: as measured")
+    parser.add_argument("--plot", type=Path, help="SVG file of the trade-off")
+    parser.add_argument("--short", action="store_true", help="without agreement and slices")
+    arguments = parser.parse_args()
+    record = CompareRecord.model_validate_json(arguments.record.read_bytes())
+    lines = section(record, arguments.command, short=arguments.short)
+    chart = trade_off_chart(record.scores)
+    if arguments.plot and chart is not None:
+        write_atomic(arguments.plot, chart_text(chart, style="compare.css"))
+        lines += [f"![Keeping the subject against following the prompt]({arguments.plot.as_posix()})", ""]
+    put_section(arguments.into, arguments.title, lines)
+
+
+if __name__ == "__main__":
+    main()

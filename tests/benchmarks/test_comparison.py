@@ -1,0 +1,76 @@
+"""A comparison's section for readers of the repository: the record's own numbers, and a picture that stands alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import comparison
+from pipeline_lib.compare.entries import CORE
+from pipeline_lib.compare.folder import CompareRecord, Method
+from pipeline_lib.compare.paper import ORDERINGS
+from pipeline_lib.metrics import ScoredSample
+from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
+from pipeline_lib.metrics.comparison import compared
+
+LABELS = ("set_and_sequence", "lora-8")
+
+
+@pytest.fixture
+def record() -> CompareRecord:
+    samples = []
+    for number in range(6):
+        for row, identity, edit in (("set_and_sequence", 0.6, 0.7), ("lora-8", 0.8, 0.3), ("base", 0.0, 1.0)):
+            values = {"identity_accuracy": identity + number / 100, "edit_accuracy": edit, "mse_edit": identity / 10}
+            scores = tuple(to_score(name, Measurement(value), Trace()) for name, value in values.items())
+            samples.append(ScoredSample(row=row, prompt="p", kind="local", seed=0, concept=f"g{number}", scores=scores))
+    return CompareRecord(
+        compare_id="compare-1",
+        started="2026-01-02T00:00:00+00:00",
+        seconds=90.0,
+        base="pocket",
+        seeds=(0, 1),
+        seed=5,
+        methods=tuple(Method(entry=entry, preset="demo", settings={}) for entry in CORE if entry.label in LABELS),
+        concepts={f"g{number}": "slow" for number in range(6)},
+        cells=(),
+        scores=compared(samples, LABELS, ORDERINGS, {f"g{number}": "slow" for number in range(6)}),
+        models={"judge": "0123456789abcdef"},
+    )
+
+
+def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> None:
+    text = "\n".join(comparison.section(record, "mannerism compare", short=False))
+    assert "2026-01-02, `mannerism compare`" in text
+    assert "sampling seeds 0, 1" in text
+    assert "judge `0123456789ab`" in text
+    assert "| LoRA-8 = DB-LoRA | 0.0223 · 0.0800 [0.0800, 0.0800] | 0.703 · –" in text
+    assert text.count("| two-stage + Reg (ours) | 0.0221 · 0.0600") == 2, "in Table 1 and in Table 2"
+    assert text.count("NewMove") == 1, "of Table 2"
+    assert "| set_and_sequence | 0.70 [0.70, 0.70] | 0.62 [" in text or "| set_and_sequence | 0.62 [" in text
+    assert "| lora-8 | −0.10 [−0.10, −0.10] | worse |" in text
+    assert "does not hold" in text, "the paper has the pixel errors equal"
+    assert "**Slow motion, edit prompts: 6 concepts**" in text
+    assert "Slow motion" not in "\n".join(comparison.section(record, "x", short=True))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) <= 4, "no cell breaks its table"
+
+
+def test_the_plot_is_a_picture_of_its_own(
+    record: CompareRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, plot, told = tmp_path / "README.md", tmp_path / "trade-off.svg", tmp_path / "compare.json"
+    page.write_text("# R\n\n## One\n\n## Last\n")
+    told.write_text(record.model_dump_json())
+    wanted = ["comparison", str(told), "--command", "mannerism compare", "--into", str(page), "--plot", str(plot)]
+    monkeypatch.setattr(sys, "argv", [*wanted, "--title", "As measured"])
+    comparison.main()
+    root = ElementTree.fromstring(plot.read_text())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "--accent" in "".join(root.find("{http://www.w3.org/2000/svg}style").itertext())
+    assert len(root.findall("{http://www.w3.org/2000/svg}circle")) == 3
+    titles = [line for line in page.read_text().splitlines() if line.startswith("## ")]
+    assert titles == ["## One", "## As measured", "## Last"]
