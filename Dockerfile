@@ -15,10 +15,11 @@ ENV DO_NOT_TRACK=true \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-# The numbers are what volumes belong to.
+# The numbers are what volumes belong to; the one in /tmp is of the device locks, which containers of a machine share.
 RUN groupadd --gid 1000 mannerism \
     && useradd --uid 1000 --gid mannerism --create-home mannerism \
-    && install --directory --owner mannerism --group mannerism /app /state
+    && install --directory --owner mannerism --group mannerism \
+        /app /state /tmp/mannerism-mannerism /tmp/mannerism-mannerism/locks
 
 WORKDIR /app
 COPY constraints.txt ./

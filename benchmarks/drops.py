@@ -1,11 +1,15 @@
 """Many drops at once: whether all end, one training at a time, in the order in which they came.
 
     python -m benchmarks.drops [--count N] [--minutes M] [--json]
+    python -m benchmarks.drops --clip PATH [--subject WORDS] [--drop-config FILE] [--minutes M] [--json]
 
 `mannerism up` runs in a temporary folder on a tiny random base. Clips of the pocket world are put into its inbox all at
 once, each asks for the cheapest run that is one (plain LoRA, one step, one sample). What came of them is read from
 Prefect, the watcher's ledger, the artifact store and the run folders. Where time runs out, the same is told of those
 that have ended. A folder that is dropped again in between must bring no further run.
+
+With `--clip` one real clip is put into the inbox of an `up` as it is by default (pocket base and preset; others
+by `--drop-config`), and nobody touches anything any more: run, registered model, champion, report, seconds to the end.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -28,11 +33,16 @@ import httpx
 
 from benchmarks.live import ENDED, Live
 from flows.ingest import LEDGER_FILE
+from pipeline_lib.drops.concept_file import FILE_NAME
+from pipeline_lib.drops.drop import REASON_FILE
 from pipeline_lib.drops.ledger import Ledger
 from pipeline_lib.media.write import write_video
 from pipeline_lib.models.tiny import tiny_wan
 from pipeline_lib.run_config import RunConfig, config_text, parse_config
+from pipeline_lib.steps.gate import GATE_TAG, REASON_TAG
+from pipeline_lib.steps.layout import REPORT_FILE
 from pipeline_lib.steps.run_folder import all_runs
+from pipeline_lib.tracking.concept_registry import CHAMPION, ConceptRegistry
 from pipeline_lib.world.render import render
 from pipeline_lib.world.sampling import sample_scene
 from pipeline_lib.world.vocabulary import FRAMES_PER_SECOND
@@ -74,6 +84,33 @@ class Result:
     last_submitted: float
     seconds: float
     each: float
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What came of one clip.
+
+    Attributes:
+        concept: name that its LoRA has.
+        drop: where it has ended, or why it was rejected.
+        run: state of its flow run.
+        version: that is registered in MLflow.
+        gate: whether that version passed, and why.
+        champion: whether the alias is on it.
+        report_bytes: size of the report.
+        seconds: from the drop to its end.
+        wrong: what is not as it should be.
+    """
+
+    concept: str
+    drop: str
+    run: str
+    version: str
+    gate: str
+    champion: bool
+    report_bytes: int
+    seconds: float
     wrong: tuple[str, ...]
 
 
@@ -210,14 +247,80 @@ def measure(count: int, minutes: float) -> Result:
         config = root / "drops.yaml"
         config.write_text(config_text(template(tiny_wan(root / "base"))))
         drops = make_drops(root / "making", count)
-        live = Live(root, "--drop-config", str(config))
-        try:
-            live.wait()
+        with _served(root, str(config)) as live:
             watched = Watched(live, drops)
             watched.wait(minutes)
             return watched.result()
-        finally:
-            live.end()
+
+
+def measure_clip(clip: Path, subject: str, config: str, minutes: float) -> ClipResult:
+    """Drops one clip and waits.
+
+    Args:
+        clip: a file.
+        subject: what it shows; empty: a drop that says nothing of itself.
+        config: of the service; empty: the defaults.
+        minutes: how long to wait at most.
+
+    Returns:
+        What came of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="mannerism-drops-", ignore_cleanup_errors=True) as name:
+        root = Path(name)
+        drop = root / "making" / (clip.stem if subject else clip.name)
+        drop.parent.mkdir()
+        if subject:
+            drop.mkdir()
+            (drop / FILE_NAME).write_text(json.dumps({"subject": subject}))
+        shutil.copyfile(clip, drop / clip.name if subject else drop)
+        with _served(root, config) as live:
+            drop.rename(live.state.drops / "inbox" / drop.name)
+            return _clip_result(live, parse_config({"concept": {"name": clip.stem}}).concept_name, minutes)
+
+
+def _clip_result(live: Live, concept: str, minutes: float) -> ClipResult:
+    started, ledger = time.monotonic(), Ledger(live.state.drops / LEDGER_FILE)
+    entry, reason = None, ""
+    while not reason and (entry is None or entry.state != "done") and time.monotonic() - started < 60 * minutes:
+        time.sleep(LOOK_SECONDS)
+        entry = next(iter(ledger.entries()), None)
+        for path in live.state.drops.glob(f"rejected/*/{REASON_FILE}"):
+            reason = json.loads(path.read_text())["reason"]
+    seconds = time.monotonic() - started
+    version = next(iter(ConceptRegistry(live.ports.mlflow_url).versions(concept)[::-1]), None)
+    tags = version.tags if version else {}
+    champion = version is not None and CHAMPION in version.aliases
+    reports = [live.state.runs / run.run_id / REPORT_FILE for run in all_runs(live.state) if run.status == "done"]
+    facts: dict[str, Any] = {
+        "concept": concept,
+        "drop": reason or (entry.state if entry else "waits"),
+        "run": live.state_of(entry.run) if entry and entry.run else "",
+        "version": str(version or ""),
+        "gate": f"{tags.get(GATE_TAG, '')} {tags.get(REASON_TAG, '')}".strip(),
+        "champion": champion,
+        "report_bytes": sum(path.stat().st_size for path in reports if path.is_file()),
+        "seconds": round(seconds, 1),
+    }
+    right = {
+        "drop": facts["drop"] == "done",
+        "run": facts["run"] == "COMPLETED",
+        "version": version is not None,
+        "gate": GATE_TAG in tags,
+        "champion": champion == (tags.get(GATE_TAG) == "passed"),
+        "report_bytes": facts["report_bytes"] > 0,
+    }
+    return ClipResult(**facts, wrong=tuple(f"{key}: {facts[key] or 'none'}" for key, well in right.items() if not well))
+
+
+@contextmanager
+def _served(root: Path, config: str) -> Iterator[Live]:
+    """`up` in a folder, with a config for drops where one is named."""
+    live = Live(root, *(("--drop-config", config) if config else ()))
+    try:
+        live.wait()
+        yield live
+    finally:
+        live.end()
 
 
 def _when(text: str) -> float:
@@ -229,9 +332,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--subject", default="")
+    parser.add_argument("--drop-config", default="")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    result = measure(arguments.count, arguments.minutes)
+    result: Result | ClipResult
+    if arguments.clip:
+        result = measure_clip(arguments.clip, arguments.subject, arguments.drop_config, arguments.minutes)
+    else:
+        result = measure(arguments.count, arguments.minutes)
     if arguments.json:
         print(json.dumps(asdict(result)))
     else:

@@ -28,9 +28,8 @@ from typing import NamedTuple
 
 import httpx
 import psutil
-from filelock import FileLock, Timeout
 
-from benchmarks.live import ENDED, LOOK_SECONDS, Live, live_folder, wait_for
+from benchmarks.live import ENDED, LOOK_SECONDS, Live, is_held, live_folder, wait_for
 from benchmarks.small_run import small_run
 from deployments.apply import POOL
 from pipeline_lib.run_config import RunConfig, with_settings
@@ -195,7 +194,7 @@ class Kills:
             wait_for(gone, PATIENCE, "all processes gone")
         except TimeoutError:
             yield f"processes left: {strangers}"
-        held = [str(path) for path in self._locks() if _is_held(path)]
+        held = [str(path) for path in self._locks() if is_held(path)]
         if held:
             yield f"locks held: {held}"
         tracked = self._live.tracked(experiment)
@@ -242,14 +241,6 @@ class Kills:
     def _empty(self) -> None:
         for folder in (self._live.state.store.root, self._live.state.runs):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+from filelock import FileLock, Timeout
 
 from flows.environment import UP_FILE
 from flows.guard import MARK
@@ -52,6 +53,15 @@ def wait_for(reached: Callable[[], T], seconds: float, what: str) -> T:
             return value
         time.sleep(LOOK_SECONDS)
     raise TimeoutError(f"not in {seconds:.0f} s: {what}")
+
+
+def is_held(lock: Path) -> bool:
+    """Whether some process holds a lock file."""
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 class Live:
@@ -185,6 +195,10 @@ class Live:
         """What the button "Retry" does."""
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the benchmark"}
         self._asked("POST", f"flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    def cancel(self, run: str) -> None:
+        """What the button "Cancel" does."""
+        self._asked("POST", f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
 
     def tracked(self, experiment: str) -> dict[str, str]:
         """Names of an experiment's MLflow runs, with their status."""

@@ -2,8 +2,8 @@
 
     python -m deployments.apply
 
-The server is the one of PREFECT_API_URL. What people change in its UI stays: limits of pools, what is switched on or
-off, schedules of their own. Parameters, descriptions and limits of a deployment are the file's.
+The server is the one of PREFECT_API_URL. What people change in its UI stays: limits of pools and deployments, what is
+switched on or off, schedules of their own. Parameters and descriptions of a deployment are the file's.
 
 Limits are the server's and not a worker's: a worker with a limit of its own dies when a run is retried whose former
 process has not quite ended (Prefect 3.8).
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 POOL, LIGHT_POOL = "gpu", "light"
 LIGHT_LIMIT = 4
+TRAINING_FLOW = "personalize"
 TRAINING_LIMIT = "gpu"  # stages that train at once, over all machines of the server
 PREFECT_FILE = Path(__file__).resolve().parents[1] / "prefect.yaml"
 
@@ -37,8 +38,8 @@ def apply(prefect_file: Path = PREFECT_FILE, *, at_once: int | None = None, noti
 
     Args:
         prefect_file: declares the deployments.
-        at_once: runs in the pool of those that load models, and stages that train; None leaves both as they are, 1
-            on a server that has no such limits yet.
+        at_once: runs in the pool of those that load models, runs of each deployment there that trains, and stages
+            that train; None leaves all three as they are, 1 on a server that has no such limits yet.
         notify: notification block, `type/name`, that is told of failed runs; empty leaves that as it is.
 
     Raises:
@@ -69,8 +70,8 @@ async def _apply(deployments: list[dict[str, Any]], at_once: int | None, notify:
             await set_automation(client, automation)
         if notify:
             await set_automation(client, await failures(client, notify))
-        for item in deployments:
-            await set_triggers(client, await _set_deployment(client, item), item.get("triggers", []))
+        for item in deployments:  # in turn: all at once takes ten times as long on SQLite
+            await set_triggers(client, await _set_deployment(client, item, at_once), item.get("triggers", []))
 
 
 async def _set_pool(client: PrefectClient, name: str, description: str, limit: int) -> None:
@@ -100,7 +101,7 @@ async def _set_training_limit(client: PrefectClient) -> None:
         await client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=TRAINING_LIMIT, limit=1))
 
 
-async def _set_deployment(client: PrefectClient, item: dict[str, Any]) -> UUID:
+async def _set_deployment(client: PrefectClient, item: dict[str, Any], at_once: int | None) -> UUID:
     from prefect.client.schemas.objects import ConcurrencyOptions
     from prefect.exceptions import ObjectNotFound
     from prefect.utilities.callables import parameter_schema
@@ -110,7 +111,9 @@ async def _set_deployment(client: PrefectClient, item: dict[str, Any]) -> UUID:
         there = await client.read_deployment_by_name(f"{flow.name}/{item['name']}")
     except ObjectNotFound:
         there = None
+    trains = flow.name == TRAINING_FLOW and item["work_pool"]["name"] == POOL
     limit = dict(item.get("concurrency_limit", {}))
+    declared, known = limit.pop("limit", None), there.global_concurrency_limit if there else None
     return await client.create_deployment(
         await client.create_flow(flow),
         item["name"],
@@ -122,7 +125,7 @@ async def _set_deployment(client: PrefectClient, item: dict[str, Any]) -> UUID:
         enforce_parameter_schema=True,
         schedules=wanted(declared_schedules(item), there.schedules if there else []),
         paused=there.paused if there else False,
-        concurrency_limit=limit.pop("limit", None),
+        concurrency_limit=(at_once if trains else None) or (known.limit if known else declared),
         concurrency_options=ConcurrencyOptions(**limit) if limit else None,
         work_pool_name=item["work_pool"]["name"],
         job_variables=item["work_pool"]["job_variables"],

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ZOMBIES = "mannerism: runs whose process is gone"
 FAILURES = "mannerism: tell of failed runs"
 UNSTARTED = "mannerism: runs that were taken and never began"
-_SILENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
-_START = timedelta(minutes=10)  # a node may have to fetch an image of several gigabytes
+SILENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
+START = timedelta(minutes=10)  # a node may have to fetch an image of several gigabytes
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 
@@ -94,25 +94,39 @@ def checked_triggers(triggers: Sequence[dict[str, Any]]) -> list[DeploymentTrigg
     return made
 
 
-def zombies() -> AutomationCore:
-    """A flow run whose heartbeats have stopped is Crashed, so that it can be retried and holds no slot."""
+def zombies(silence: timedelta = SILENCE) -> AutomationCore:
+    """A flow run whose heartbeats have stopped is Crashed, so that it can be retried and holds no slot.
+
+    Args:
+        silence: after a heartbeat, until that is so.
+
+    Returns:
+        The automation.
+    """
     return _crashed_after(
         ZOMBIES,
         "prefect.flow-run.heartbeat",
         {"prefect.flow-run.heartbeat", *_events(*_ENDS)},
-        _SILENCE,
-        f"no heartbeat for {_SILENCE.seconds} s: the process was killed, or its machine is gone",
+        silence,
+        f"no heartbeat for {silence.total_seconds():.0f} s: the process was killed, or its machine is gone",
     )
 
 
-def unstarted() -> AutomationCore:
-    """A flow run that was taken by a worker that died then is Crashed: no other takes it, and it holds a slot."""
+def unstarted(wait: timedelta = START) -> AutomationCore:
+    """A flow run that was taken by a worker that died then is Crashed: no other takes it, and it holds a slot.
+
+    Args:
+        wait: from the worker's word that it has the run to that of its process that it runs.
+
+    Returns:
+        The automation.
+    """
     return _crashed_after(
         UNSTARTED,
         "prefect.flow-run.Pending",
         _events("Running", "Scheduled", "AwaitingRetry", "AwaitingConcurrencySlot", "Cancelling", *_ENDS),
-        _START,
-        f"not running {_START.seconds // 60} minutes after a worker took it: the worker died, or could not start it",
+        wait,
+        f"not running {wait.total_seconds():.0f} s after a worker took it: the worker died, or could not start it",
     )
 
 

@@ -12,7 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from pipeline_lib.processes.grace import RUN_SECONDS
+
 MARK = "MANNERISM_PARENT"
+FLOW_RUN = "prefect.engine"
 SERVER = "prefect.server.api.server:create_app"
 EVERYTHING = "everything"
 _PATIENCE = 20.0
@@ -56,15 +59,34 @@ def end_children(parent: str, *, everything: bool = False) -> int:
     Returns:
         How many there were.
     """
+    if not everything:
+        return _end(parent, SERVER, _PATIENCE)
+    return end_runs(parent) + _end(parent, "", _PATIENCE)
+
+
+def end_runs(parent: str) -> int:
+    """Ends the flow runs below a process, while their worker lives, which would kill them, and servers take their end.
+
+    Args:
+        parent: process id of that process, as its children carry it.
+
+    Returns:
+        How many there were.
+    """
+    return _end(parent, FLOW_RUN, RUN_SECONDS)
+
+
+def _end(parent: str, word: str, patience: float) -> int:
+    """Ends those with a word in their command line, or all."""
     import psutil
 
     left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if (everything or SERVER in process.cmdline()) and process.environ().get(MARK) == parent:
+            if (not word or word in process.cmdline()) and process.environ().get(MARK) == parent:
                 process.terminate()
                 left.append(process)
-    _, stubborn = psutil.wait_procs(left, timeout=_PATIENCE)
+    _, stubborn = psutil.wait_procs(left, timeout=patience)
     for process in stubborn:
         with suppress(psutil.Error):
             process.kill()

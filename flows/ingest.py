@@ -6,8 +6,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -23,10 +25,14 @@ from pipeline_lib.drops.places import is_store
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.run_config import RunConfig
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
 DEPLOYMENT = "personalize/set-and-sequence-pocket"
 LEDGER_FILE, LOCK_FILE = "ledger.db", "watcher.lock"
 _REFUSED = re.compile(r"\b(?:InputError|MediaError|ConfigError): (.*)", re.DOTALL)
 _AT_ONCE = 100
+CRASHED_SECONDS = 15.0  # a worker says Crashed twice, some moments apart: the second one would end a retry
 FOLDER_SECONDS, STORE_SECONDS = 2.0, 5.0  # between two looks; what does not change in between may be whole
 EVENT = "mannerism.drop.submitted"
 
@@ -69,10 +75,22 @@ class PrefectDispatcher:
             for start in range(0, len(runs), _AT_ONCE):
                 ids = [UUID(run) for run in runs[start : start + _AT_ONCE]]
                 for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))):
-                    state = run.state
-                    kind, said = ("", "") if state is None else (state.type.value, state.message or "")
-                    found[str(run.id)] = outcome_of(kind, said)
+                    found[str(run.id)] = Outcome() if run.state is None else outcome_of(run.state)
         return found
+
+    def retry(self, run: str) -> bool:
+        """See the contract; what the button "Retry" does."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas import OrchestrationResult, SetStateStatus
+        from prefect.states import AwaitingRetry
+
+        with _reached(), get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(run)).state
+            if state is None or not state.is_crashed():
+                return False
+            again: State[Any] = AwaitingRetry(message="Retry by the watcher of drops")
+            answer: OrchestrationResult[Any] = client.set_flow_run_state(UUID(run), again)
+            return answer.status == SetStateStatus.ACCEPT
 
 
 def _emit(key: str, name: str, run: str) -> None:
@@ -107,23 +125,25 @@ def _reached() -> Iterator[None]:
         raise ConnectionError(f"the server cannot be reached: {error or type(error).__name__}") from error
 
 
-def outcome_of(state: str, message: str) -> Outcome:
+def outcome_of(state: State[Any]) -> Outcome:
     """What the state of a flow run means for its drop.
 
     A failure that is not the input's fault leaves the drop where it is, so that a retry finds its files.
 
     Args:
-        state: Prefect's type of state.
-        message: of the state.
+        state: of the flow run.
 
     Returns:
         The outcome.
     """
-    if state == "COMPLETED":
+    if state.is_completed():
         return Outcome("well")
-    if state == "CANCELLED":
+    if state.is_cancelled():
         return Outcome("refused", "its run was cancelled")
-    refused = _REFUSED.search(message) if state == "FAILED" else None
+    if state.is_crashed():
+        old = datetime.now(UTC) - state.timestamp >= timedelta(seconds=CRASHED_SECONDS)
+        return Outcome("crashed") if old else Outcome()
+    refused = _REFUSED.search(state.message or "") if state.is_failed() else None
     return Outcome("refused", refused.group(1).strip()) if refused else Outcome()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
@@ -28,6 +30,7 @@ from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.state import StateFolder
 from tasks.session import RunSession, opened
 
+THREADS = "OMP_NUM_THREADS"
 LOOK_SECONDS, AWAY_SECONDS = 2.0, 1800.0
 """How often runs on workers are looked at; how long the server may be away."""
 log = logging.getLogger(__name__)
@@ -84,7 +87,7 @@ def run_here(jobs: Sequence[Job], at_once: int, on_end: OnEnd) -> None:
         return
     stopping = Event()
     # A session belongs to the context of its flow, so that each thread has its own.
-    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="batch") as pool:
+    with _shared_cores(at_once), ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="batch") as pool:
         waiting = {pool.submit(copy_context().run, _run_one, job, stopping): job for job in jobs}
         try:
             for future in as_completed(waiting):
@@ -107,13 +110,13 @@ def run_on_workers(jobs: Sequence[Job], at_once: int, on_end: OnEnd, *, deployme
         deployment: `flow/deployment`.
 
     Raises:
-        ConfigError: there is no such deployment.
+        ConfigError: there is no such deployment, or it is for another base or method than a job.
     """
     # Asked twice with one key, as after an answer that got lost, the server makes one run.
     waiting, running = [(job, str(uuid4())) for job in jobs], dict[UUID, Job]()
     seen = time.monotonic()
     with get_client(sync_client=True) as client:
-        _check_deployment(client, deployment)
+        _check_deployment(client, deployment, jobs)
         try:
             while waiting or running:
                 try:
@@ -135,6 +138,19 @@ def run_on_workers(jobs: Sequence[Job], at_once: int, on_end: OnEnd, *, deployme
                 with suppress(PrefectException, httpx.HTTPError):
                     client.set_flow_run_state(run_id, Cancelling())
             raise
+
+
+@contextmanager
+def _shared_cores(at_once: int) -> Iterator[None]:
+    """Worker children that are started meanwhile share the cores, where nobody has said how many threads they have."""
+    if THREADS in os.environ:
+        yield
+        return
+    os.environ[THREADS] = str(max(1, (psutil.cpu_count() or 1) // at_once))
+    try:
+        yield
+    finally:
+        del os.environ[THREADS]
 
 
 def _run_one(job: Job, stopping: Event) -> Ended:
@@ -169,14 +185,25 @@ def _made(result: dict[str, Any] | State[Any]) -> dict[str, Any]:
     return result
 
 
-def _check_deployment(client: SyncPrefectClient, deployment: str) -> None:
+def _check_deployment(client: SyncPrefectClient, deployment: str, jobs: Sequence[Job]) -> None:
+    """Refuses one whose name would promise another base or method than its runs get: a job brings its whole config."""
     try:
-        client.read_deployment_by_name(deployment)
+        declared = client.read_deployment_by_name(deployment).parameters.get("config", {})
     except (ObjectNotFound, ValueError) as error:
         known = ", ".join(sorted(f"{found.name}" for found in client.read_deployments()))
         raise ConfigError(
             f"the server knows no deployment {deployment!r}", expected=f"FLOW/NAME; its names: {known or 'none'}"
         ) from error
+    for job in jobs:
+        wanted = {"base.source": job.config.base.source, "method.name": job.config.method.name}
+        for key, own in wanted.items():
+            section, _, name = key.partition(".")
+            if (theirs := declared.get(section, {}).get(name, own)) != own:
+                raise ConfigError(
+                    f"the deployment {deployment!r} has {key} {theirs!r}",
+                    got=f"{key} {own!r} for {job.name}",
+                    fix=f"say so in the config (--set {key}={theirs}), or name a deployment that has {own!r}",
+                )
 
 
 def _submit(asked: tuple[Job, str], deployment: str, running: dict[UUID, Job], on_end: OnEnd) -> None:

@@ -7,6 +7,7 @@
     │   ├── MediaError            a clip or an image that cannot be used
     │   └── ConfigError           a setting that cannot be used
     ├── ResourceError             disk full, out of memory, device lost
+    │   └── UnreachableError      a server that is needed does not answer
     ├── NonFiniteError            a loss or gradient is not finite; raised before the optimizer step
     ├── ArtifactError             a stored artifact is missing or does not match its manifest
     ├── WorkerError               the worker child died or did not answer
@@ -56,6 +57,10 @@ class ConfigError(InputError):
 
 class ResourceError(PipelineError):
     """The machine ran out of something: disk, memory, a device."""
+
+
+class UnreachableError(ResourceError):
+    """A server that is needed does not answer; it may the next time."""
 
 
 class NonFiniteError(PipelineError):

@@ -161,7 +161,7 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
             return ConfigError(f"{origin}: `{key}`: {first['msg'].removeprefix('Value error, ')}")
         got = json.dumps(first.get("input"), default=str)[:120]
         return ConfigError(f"{origin}: `{key}`: {plain_words(first['type'], first['msg'])}", got=got)
-    valid = _keys_beside(location[:-1])
+    valid = keys_beside(location[:-1])
     near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.55)
     elsewhere = [path for path in _all_keys() if path.rpartition(".")[2] == location[-1]]
     hint = elsewhere[0] if elsewhere else ".".join([*location[:-1], near[0]]) if near else ""
@@ -169,8 +169,8 @@ def _explained(error: ValidationError, origin: str) -> ConfigError:
     return ConfigError(f"{origin}: unknown key `{key}`", fix=fix)
 
 
-def _keys_beside(parents: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = RunConfig
+def keys_beside(parents: Sequence[str], model: type[BaseModel] = RunConfig) -> list[str]:
+    """All keys that may stand at a place; it is given by the keys above, and by places in lists."""
     for name in parents:
         if name.isdigit():
             continue

@@ -102,6 +102,9 @@ class TrainingSection(Section):
     )
     checkpoint_every: int = Field(default=50, gt=0, description="optimizer steps between checkpoints")
     preview_every: int = Field(default=0, ge=0, description="optimizer steps between preview videos; 0: none")
+    max_stage_hours: float = Field(
+        default=0.0, ge=0, description="hours that a stage may train before it fails; its checkpoint stays; 0: no limit"
+    )
 
     @model_validator(mode="after")
     def _saves_memory(self) -> TrainingSection:

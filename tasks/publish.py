@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pipeline_lib.records import ClipRecord
 from pipeline_lib.steps.plan import RunPlan
@@ -12,15 +11,16 @@ from pipeline_lib.steps.run_folder import RunResult
 from tasks.promote import promote
 from tasks.session import RunSession, current_session
 from tasks.show import show_result, show_scores
+from tasks.stage_task import ROAD
 
 
-@task(task_run_name="publish", cache_policy=NO_CACHE, persist_result=False, result_serializer="json")
+@task(task_run_name="publish", **ROAD)
 def publish(plan: RunPlan) -> RunResult:
     """Collects outputs into the run folder, logs them, and registers the final LoRA."""
     session = current_session()
     if session.finished is None:
         session.collect(plan)
-        log_outputs(session)
+        log_outputs(session, session.models.get(plan.stages[-1].name, ""))
         session.finish()
     result = session.result()
     show_scores(result.scores, result.run_id)
@@ -33,8 +33,13 @@ def clip_records(session: RunSession) -> list[ClipRecord]:
     return [clip.record for clip in load_clips(session.store, session.steps["prepare"].ref)]
 
 
-def log_outputs(session: RunSession) -> None:
-    """Clips as data sets, the sheet and the page as artifacts, the concept as a registered model."""
+def log_outputs(session: RunSession, trained: str) -> None:
+    """Clips as data sets, the sheet and the page as artifacts, the concept as a registered model.
+
+    Args:
+        session: whose results stand.
+        trained: the model of the stage that was trained last.
+    """
     tracker, folder = session.tracker, session.folder.path
     for record in clip_records(session):
         tracker.log_clip(record)
@@ -44,6 +49,6 @@ def log_outputs(session: RunSession) -> None:
     scores = session.result().scores["personalised"]
     register = session.config.tracking.register_model
     name = session.config.concept_name
-    model = tracker.log_concept(folder / "concept", name, "concept", scores, register=register)
+    model = tracker.log_concept(folder / "concept", name, "concept", scores, register=register, follows=trained)
     if register and model:
         promote(session, model)

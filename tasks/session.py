@@ -8,15 +8,19 @@ Prefect's server starts.
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
-from pipeline_lib.errors import ResourceError, StopRequested
+from filelock import FileLock
+
+from pipeline_lib.errors import ResourceError, StopRequested, UnreachableError
 from pipeline_lib.processes.interrupt import raise_if_asked
+from pipeline_lib.processes.locks import acquire
 from pipeline_lib.processes.worker_child import WorkerChild, WorkerDiedError
 from pipeline_lib.records import Decision, Record
 from pipeline_lib.run_config import RunConfig
@@ -25,12 +29,14 @@ from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.run_folder import RunFolder, RunRecord, RunResult, run_identity
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.steps.step import StepResult
-from pipeline_lib.tracking import DIGEST_TAG, NullTracker, RunStatus, Tracker, status_after
+from pipeline_lib.tracking import DIGEST_TAG, NullTracker, RunStatus, Tracker, is_away, status_after
 from pipeline_lib.tracking.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 3600.0
+LOAD_SECONDS = 10.0
+"""Between two notes of the machine's load on the run's page."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -47,6 +53,7 @@ class RunSession:
         finished: the record of an equal run where nothing is left to do: then no worker is started and
             nothing is tracked.
         folder: the run folder.
+        models: those of the trained stages in MLflow, by stage.
         steps: results so far, by step.
 
     Raises:
@@ -63,12 +70,14 @@ class RunSession:
         if self.finished is None:
             check_config(config)
         self.steps: dict[str, StepResult] = {}
+        self.models: dict[str, str] = {}
         self._listeners = [on_event]
         self._closed = False
         self._micro_batch, self._running = config.training.micro_batch, "prepare"
         self._shrunk: set[str] = set()
         self._judged: tuple[BaseException | None, bool] = (None, False)
         self._record: RunRecord | None = None
+        self._lock: FileLock | None = None
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._tracker: Tracker = NullTracker()
         self._reaper: Reaper | None = None
@@ -77,15 +86,32 @@ class RunSession:
         self._worker = WorkerChild(command, log_path=self.folder.log, stall_seconds=STALL_SECONDS)
 
     def start(self) -> None:
-        """Starts what takes longest, without waiting: the worker, on its first step."""
-        if self.finished is None and self._record is None:
+        """Starts what takes longest, without waiting for it: the worker, on its first step.
+
+        Waits while another process makes the same run, and finds then what that has made.
+        """
+        if self.finished is not None or self._record is not None:
+            return
+        self._lock = self.folder.lock()
+        waits = {"event": "waiting", "words": f"waiting for another process that makes {self.folder.run_id}"}
+        acquire(self._lock, lambda: self._tell(waits))
+        self.finished = self.folder.finished(self.config, self.store)
+        if self.finished is None:
             self._record = self.folder.begin(self.config)
             self._first = self._background.submit(self._request, "prepare", {}, self._listeners[0])
 
-    def track(self) -> None:
+    def track(
+        self,
+        tags: Mapping[str, str] | None = None,
+        ended: Callable[[Sequence[str]], Collection[str]] = lambda _flow_runs: (),
+    ) -> None:
         """Opens the run's page, or goes on with it; not where all is found, nor where it is not wanted.
 
         In the flow's own thread: MLflow and Prefect must not be imported at the same time.
+
+        Args:
+            tags: of the page: who makes the run.
+            ended: of these flow runs, those that have ended: their pages are closed, if they are open.
         """
         if self.finished is not None or self._tracker.run_id or not self.config.tracking.mlflow:
             return
@@ -94,11 +120,12 @@ class RunSession:
         uri = self.state.mlflow_uri
         place = self.state.mlflow_place
         experiment = self.config.tracking.experiment
-        tracker = MlflowTracker(uri, experiment, place)  # makes the experiment, which the reaper must not
-        self._reaper = Reaper(uri, experiment)
-        tracker.close_dangling()
+        # First: it makes the experiment, which the reaper must not.
+        tracker = MlflowTracker(uri, experiment, place, system_metrics_seconds=LOAD_SECONDS)
+        self._reaper = Reaper(uri, experiment, self.folder.run_id, self.folder.log)
+        tracker.close_dangling(ended)
         params = self.config.model_dump(mode="json", exclude={"tracking"})
-        tracker.start_run(self.config.concept_name, {DIGEST_TAG: self.folder.run_id}, params)
+        tracker.start_run(self.config.concept_name, {DIGEST_TAG: self.folder.run_id, **(tags or {})}, params)
         self._tracker = tracker
 
     def listen(self, listener: OnEvent) -> None:
@@ -131,9 +158,7 @@ class RunSession:
             verb = "train" if name.startswith("train-") else name
             result = StepResult.model_validate(self._ask(verb, refs, on_event, **more))
         self.steps[name] = result
-        done = {"event": "done", "step": name, **result.model_dump(include={"found", "seconds", "figures"})}
-        for listener in self._listeners:
-            listener(done)
+        self._tell({"event": "done", "step": name, **result.model_dump(include={"found", "seconds", "figures"})})
         return result
 
     def plan(self, clips: StepResult) -> RunPlan:
@@ -154,7 +179,7 @@ class RunSession:
         return self._tracker
 
     def may_retry(self, error: BaseException) -> bool:
-        """Whether to try a failed step again: the worker died, or a stage ran out of memory for the first time.
+        """Whether to try a failed step again: the worker died, a server is away, or memory ran out for the first time.
 
         After running out of memory, training goes on with one sample in a forward, once; other bits come of
         that, so a SIGKILL that the kernel does not explain changes nothing. Steps that are no training have no
@@ -167,6 +192,8 @@ class RunSession:
     def _judge(self, error: BaseException) -> bool:
         if isinstance(error, WorkerDiedError):
             return self._shrink() if error.out_of_memory else True
+        if isinstance(error, UnreachableError) or (self._tracker.run_id and is_away(error)):
+            return True
         return isinstance(error, ResourceError) and "out of memory" in str(error) and self._shrink()
 
     def _shrink(self) -> bool:
@@ -225,7 +252,11 @@ class RunSession:
             self._worker.close()  # one that the first step was only starting
         finally:
             self._background.shutdown()
-            self._end_tracking(status or status_after(error), error)
+            try:
+                self._end_tracking(status or status_after(error), error)
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
 
     def _end_tracking(self, status: RunStatus, error: BaseException | None) -> None:
         """The reaper stays where the run could not be closed: it tries again when we are gone."""
@@ -249,8 +280,9 @@ class RunSession:
     ) -> dict[str, Any]:
         def tell(event: dict[str, Any]) -> None:
             raise_if_asked()
-            for listener in (*self._listeners, *([on_event] if on_event is not None else [])):
-                listener(event)
+            self._tell(event)
+            if on_event is not None:
+                on_event(event)
 
         self.start()
         first, self._first = self._first, None
@@ -265,7 +297,13 @@ class RunSession:
     def _request(self, verb: str, arguments: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
         config = self.config.model_dump(mode="json")
         payload = {"config": config, "arguments": arguments, "micro_batch": self._micro_batch}
-        return self._worker.request(verb, payload, on_event)
+        hours = self.config.training.max_stage_hours if verb == "train" else 0.0
+        wall, setting = 3600 * hours or math.inf, f"training.max_stage_hours={hours:g}"
+        return self._worker.request(verb, payload, on_event, wall_seconds=wall, wall_setting=setting)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        for listener in self._listeners:
+            listener(event)
 
 
 _current: ContextVar[RunSession | None] = ContextVar("session", default=None)  # tasks run in their flow's own thread
@@ -281,12 +319,14 @@ def current_session() -> RunSession:
 @contextmanager
 def run_session(config: RunConfig) -> Iterator[RunSession]:
     """The session that was opened beforehand for this config, else a fresh one, closed at the end; both shown."""
+    from tasks.progress import Progress  # with Prefect: who wants the worker to load meanwhile comes with a session
+    from tasks.show import accompany
+
     beforehand = _current.get()
     known = beforehand is not None and beforehand.config == config
-    with nullcontext(beforehand) if known else opened(RunSession(config, StateFolder.open())) as session:
-        from tasks.show import accompany  # with Prefect: not before the worker was started
-
-        assert session is not None
+    session = beforehand if beforehand is not None and known else RunSession(config, StateFolder.open())
+    session.listen(Progress().on_event)
+    with nullcontext() if known else opened(session):
         accompany(session)
         yield session
 

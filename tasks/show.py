@@ -21,7 +21,8 @@ from pipeline_lib.steps.layout import LOSSES_FILE, REPORT_FILE, SAMPLES_FILE
 from pipeline_lib.steps.run_folder import RunResult
 from pipeline_lib.steps.step import StepResult
 from tasks.courtesy import courtesy
-from tasks.progress import Progress, key_of
+from tasks.flow_runs import ended_flow_runs, flow_run_tags
+from tasks.progress import key_of
 from tasks.session import RunSession
 
 MOST_PICTURES = 8
@@ -30,9 +31,8 @@ _CURVE_POINTS = 24
 
 
 def accompany(session: RunSession) -> None:
-    """Shows a run from here on: its page in MLflow, its links, its progress."""
-    session.track()
-    session.listen(Progress().on_event)
+    """Shows a run from here on: its page in MLflow, its links."""
+    session.track(flow_run_tags(), ended_flow_runs)
     show_links(session)
 
 

@@ -24,6 +24,6 @@ def train(spec: StageSpec, inputs: dict[str, StepResult]) -> StepResult:
         watch.fail(error)
         raise
     folder = session.store.folder(result.ref)
-    watch.finish(result, folder)
+    session.models[spec.name] = watch.finish(result, folder, session.models.get(spec.after or "", ""))
     show_stage(spec, result, folder, watch.url)
     return result

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from flows.cli.output import put, put_json, put_table
+from pipeline_lib.drops.places import known_homes
 from pipeline_lib.errors import InputError
 from pipeline_lib.run_config import RunConfig, config_text
 from pipeline_lib.steps.run_folder import RunRecord, all_runs, find_run
@@ -14,6 +20,7 @@ from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import write_atomic
 
 KEPT_KINDS = ("clips", "captions", "stage", "samples", "scores", "concept", "report")
+_LOG = re.compile(r"([a-z]+)-([0-9a-f]{8}|\d{8}-\d{6})\.log")  # of one command; those of services are kept short
 
 
 def init_config(path: Path) -> None:
@@ -95,17 +102,44 @@ def list_bases(*, as_json: bool) -> None:
     put(f"methods: {', '.join(method_names())}")
 
 
-def prune_store(older_than_days: float, *, dry_run: bool, as_json: bool) -> None:
-    """Deletes what can be made again cheaply enough: latents, prior sets, leftovers, checkpoints of stages."""
-    store = StateFolder.open().store
-    pruned = store.prune(timedelta(days=older_than_days), keep_kinds=KEPT_KINDS, dry_run=dry_run)
-    size = sum(item.size for item in pruned)
+def prune_state(older_than_days: float, *, drops: bool, dry_run: bool, as_json: bool) -> None:
+    """Deletes what can be made again cheaply enough: latents, prior sets, leftovers, checkpoints of stages, old logs.
+
+    Args:
+        older_than_days: since the last use; of a drop, since its end.
+        drops: whether those in `done` and `rejected` go too.
+        dry_run: only tell.
+        as_json: for programs.
+    """
+    state, older_than = StateFolder.open(), timedelta(days=older_than_days)
+    pruned = [item.model_dump() for item in state.store.prune(older_than, keep_kinds=KEPT_KINDS, dry_run=dry_run)]
+    for path, facts in _leftovers(state, drops=drops):
+        with suppress(FileNotFoundError):  # it moves on, or another one deletes it
+            if path.stat().st_mtime > time.time() - older_than.total_seconds():
+                continue
+            pruned.append({**facts, "size": sum(item.lstat().st_size for item in (path, *path.rglob("*")))})
+            if not dry_run and path.is_dir():
+                shutil.rmtree(path)
+            elif not dry_run:
+                path.unlink()
+    size = sum(item["size"] for item in pruned)
     if as_json:
-        put_json({"dry_run": dry_run, "bytes": size, "pruned": [item.model_dump() for item in pruned]})
+        put_json({"dry_run": dry_run, "bytes": size, "pruned": pruned})
         return
     for item in pruned:
-        put(f"  {item.place:10} {item.kind:10} {item.key[:12]}  {item.size / 1e6:.1f} MB")
-    put(f"{'would delete' if dry_run else 'deleted'} {len(pruned)} folders, {size / 1e6:.1f} MB")
+        put(f"  {item['place']:10} {item['kind']:10} {item['key'][:24]:24}  {item['size'] / 1e6:.1f} MB")
+    put(f"{'would delete' if dry_run else 'deleted'} {len(pruned)} folders and logs, {size / 1e6:.1f} MB")
+
+
+def _leftovers(state: StateFolder, *, drops: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What grows beside the store, with the words by which it is told."""
+    for path in sorted(state.logs.glob("*.log")):
+        if match := _LOG.fullmatch(path.name):
+            yield path, {"place": "logs", "kind": match[1], "key": match[2]}
+    for home in known_homes(state) if drops else []:
+        for kind in ("done", "rejected"):
+            for path in sorted((home / kind).glob("*")):
+                yield path, {"place": "drops", "kind": kind, "key": path.name}
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:

@@ -277,7 +277,7 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of Prefect's API and UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Of MLflow.")] = 5000,
     runs_at_once: Annotated[
-        int | None, typer.Option(min=1, help="A limit of the server, 1 at first; on a device runs take turns anyway.")
+        int | None, typer.Option(min=1, help="A limit of the server, 1 at first; on a GPU runs take turns anyway.")
     ] = None,
     *,
     prefect_database: Annotated[
@@ -359,13 +359,14 @@ def loras(
 @app.command()
 def prune(
     older_than_days: Annotated[float, typer.Option(min=0, help="Only what was not used for so long.")] = 14,
+    drops: Annotated[bool, typer.Option("--drops", help="Clips in `done` and `rejected` too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete cached latents, prior sets and checkpoints; runs, concepts and samples stay."""
-    from flows.cli.look import prune_store
+    """Delete cached latents, prior sets, checkpoints and old logs; runs, concepts and samples stay."""
+    from flows.cli.look import prune_state
 
-    prune_store(older_than_days, dry_run=dry_run, as_json=json)
+    prune_state(older_than_days, drops=drops, dry_run=dry_run, as_json=json)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from flows.cli.output import put
 from flows.cli.watch import drops_template
 from flows.environment import UP_FILE, UP_LOCK, prepare_environment
-from flows.guard import guarded
+from flows.guard import end_runs, guarded
 from flows.services import Ports, light_worker, mlflow_server, prefect_server, watcher, worker
 from pipeline_lib.drops.places import inbox_of
 from pipeline_lib.errors import ConfigError
@@ -29,7 +29,7 @@ class UpRequest:
 
     Attributes:
         ports: of the servers.
-        at_once: flow runs that load models; None leaves the server's limit as it is.
+        at_once: flow runs that load models; None leaves the server's limits as they are.
         prefect_database: empty for SQLite in the state folder.
         mlflow_database: likewise.
         drops: folder or URL of the inbox; empty: in the state folder.
@@ -104,7 +104,11 @@ def _serve(request: UpRequest, state: StateFolder) -> None:
         supervisor.watch(lambda: False)
     finally:
         (state.root / UP_FILE).unlink(missing_ok=True)
-        supervisor.close()
+        try:
+            put("stopping; what trains writes a checkpoint first")
+            end_runs(str(os.getpid()))
+        finally:
+            supervisor.close()
 
 
 def _import_flows() -> None:

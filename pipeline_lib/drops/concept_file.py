@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.records import Caption
-from pipeline_lib.run_config import RunConfig, parse_config, plain_words
+from pipeline_lib.run_config import RunConfig, keys_beside, parse_config, plain_words
 
 FILE_NAME = "concept.yaml"
 READY_MARK = "_READY"
 MEDIA = "media"
 MOST_PROMPTS, MOST_SEEDS = 50, 8  # a stranger's drop must not hold the service's GPU for days
 _MOST_BYTES = 32 * 2**10
+_MOST_MISTAKES = 10  # that are told
 
 
 class ConceptFile(BaseModel):
@@ -111,12 +112,19 @@ def _read(path: Path) -> ConceptFile:
 
 
 def _explained(error: ValidationError, name: str) -> ConfigError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    known = ", ".join(ConceptFile.model_fields)
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"{name}: unknown key `{key}`", fix=f"valid keys: {known}")
-    return ConfigError(
-        f"{name}: `{key}`: {plain_words(first['type'], first['msg'])}",
-        got=json.dumps(first.get("input"), default=str)[:120],
-    )
+    """All mistakes in one error, with the keys that would be right where one is not."""
+    mistakes = error.errors()
+    told, valid = [], {}
+    for mistake in mistakes[:_MOST_MISTAKES]:
+        location = [str(part) for part in mistake["loc"]]
+        key, section = ".".join(location), ".".join(part for part in location[:-1] if not part.isdigit())
+        if mistake["type"] == "extra_forbidden":
+            told.append(f"unknown key `{key}`")
+            valid[section] = ", ".join(keys_beside(location[:-1], ConceptFile))
+        else:
+            got = json.dumps(mistake.get("input"), default=str)[:120]
+            told.append(f"`{key}`: {plain_words(mistake['type'], mistake['msg'])}, got {got}")
+    if more := len(mistakes) - len(told):
+        told.append(f"and {more} more")
+    keys = [f"valid keys{f' of `{section}`' if section else ''}: {known}" for section, known in valid.items()]
+    return ConfigError(f"{name}: {'; '.join(told)}", fix="; ".join(keys))

@@ -9,6 +9,7 @@ inputs/          <key>: a link to the media wherever they lie: what a run reads,
 from __future__ import annotations
 
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -152,25 +153,31 @@ class Inbox(ABC):
 
     def finish(self, key: str, name: str) -> None:
         """Moves a drop whose run ended well."""
-        self._leave(key, self.done / labelled(name, key))
+        self._leave(self.processing / key, self.done / labelled(name, key), key)
 
     def reject(self, key: str, name: str, reason: str) -> None:
         """Moves a claimed drop that cannot be used, with the reason beside its files."""
         if (self.processing / key).exists():  # else that was done before a death
             write_atomic(self.processing / key / REASON_FILE, reason_text(name, reason))
-        self._leave(key, self.rejected / labelled(name, key))
+        self._leave(self.processing / key, self.rejected / labelled(name, key), key)
+
+    def restore(self, key: str, name: str) -> None:
+        """Moves a drop that was rejected, and whose run ended well after all, to `done`."""
+        label = labelled(name, key)
+        (self.rejected / label / REASON_FILE).unlink(missing_ok=True)
+        self._leave(self.rejected / label, self.done / label, key)
 
     def reason(self, key: str, name: str) -> str:
         """Why a claimed drop was rejected; empty: it was not."""
         path = self.rejected / labelled(name, key) / REASON_FILE
         return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else ""
 
-    def _leave(self, key: str, target: Path) -> None:
-        source = self.processing / key
+    def _leave(self, source: Path, target: Path, key: str) -> None:
         if source.exists():
             target = _free(target)  # a lost ledger lets the same drop end twice
+            os.utime(source)  # its end, for prune
             source.rename(target)
-            sync(self.processing, target.parent)
+            sync(source.parent, target.parent)
         if (target / MEDIA).is_dir():
             self._link(key, target / MEDIA)
 

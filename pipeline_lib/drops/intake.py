@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,14 +15,17 @@ from pipeline_lib.errors import InputError, ResourceError
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.check import check_config
 
+MOST_RETRIES = 2  # of a run that crashes, by ourselves
+LATE_SECONDS = 30.0  # between two looks at rejected drops: there may be many
+
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run stands.
 
     Attributes:
-        ended: "well": its concept is there; "refused": its input cannot be used; empty: it runs, waits, or failed in
-            a way that another try may mend.
+        ended: "well": its concept is there; "refused": its input cannot be used, or a person cancelled it; "crashed":
+            its process is gone; empty: it runs, waits, or failed in a way that another try may mend.
         reason: of a refusal.
     """
 
@@ -32,7 +36,7 @@ class Outcome:
 class Dispatcher(Protocol):
     """Whoever runs configs.
 
-    Both methods raise `ConnectionError` when it cannot be reached; the drop then waits.
+    All methods raise `ConnectionError` when it cannot be reached; the drop then waits.
     """
 
     def submit(self, key: str, config: RunConfig) -> str:
@@ -43,6 +47,9 @@ class Dispatcher(Protocol):
 
     def outcomes(self, runs: Sequence[str]) -> Mapping[str, Outcome]:
         """How runs stand, by id; those that nobody knows any more are left out."""
+
+    def retry(self, run: str) -> bool:
+        """Starts a run again; does nothing, and says so, where it is crashed no more: a person was quicker."""
 
 
 class Intake:
@@ -72,6 +79,8 @@ class Intake:
         self._waits: dict[str, str] = {}
         self._stuck: set[str] = set()
         self._verified: set[str] = set()
+        self._given_up: set[str] = set()
+        self._next_late = 0.0
         for key, name in inbox.claims():
             if ledger.adopt(key, name):
                 tell(f"{name} was in processing and in no ledger; claimed again")
@@ -109,11 +118,21 @@ class Intake:
 
     def _go_on(self) -> None:
         stuck = _each(self._ledger.entries("claimed"), self._submit)
-        waiting = self._ledger.entries("submitted")
-        outcomes = self._dispatcher.outcomes([entry.run for entry in waiting]) if waiting else {}
+        waiting, late = self._ledger.entries("submitted"), self._rejected_by_runs()
+        runs = [entry.run for entry in (*waiting, *late)]
+        outcomes = self._dispatcher.outcomes(runs) if runs else {}
         stuck += _each(waiting, lambda entry: self._settle(entry, outcomes.get(entry.run)))
+        stuck += _each([entry for entry in late if outcomes.get(entry.run) == Outcome("well")], self._restore)
         if stuck:
             raise stuck[0]
+
+    def _rejected_by_runs(self) -> list[Entry]:
+        """Rejected drops whose run a person may have tried again; none, until it is time for another look."""
+        now = time.monotonic()
+        if now < self._next_late:
+            return []
+        self._next_late = now + LATE_SECONDS
+        return [entry for entry in self._ledger.entries("rejected") if entry.run]
 
     def _take_in(self, drop: Drop) -> None:
         if drop.problem:
@@ -174,6 +193,10 @@ class Intake:
             self._ledger.unclaim(entry.digest)  # never moved: it is in the inbox still, or was taken away
 
     def _settle(self, entry: Entry, outcome: Outcome | None) -> None:
+        if outcome is not None and outcome.ended == "crashed":
+            self._try_again(entry)
+            return
+        self._given_up.discard(entry.run)
         if outcome is None:  # deleted there, or another server than before: the key makes a second one no double
             self._ledger.reclaim(entry.digest)
             self._tell(f"{entry.name} is not known to the server any more; submitted again")
@@ -183,6 +206,25 @@ class Intake:
             self._tell(f"{entry.name} done")
         elif outcome.ended == "refused":
             self._reject(entry, outcome.reason)
+
+    def _try_again(self, entry: Entry) -> None:
+        """A crash is not the drop's fault; one that comes again and again is for a person to look at."""
+        if entry.retries < MOST_RETRIES:
+            self._ledger.retried(entry.digest)  # first: a death in between must not make room for one more
+            if self._dispatcher.retry(entry.run):
+                count = f"retry {entry.retries + 1} of {MOST_RETRIES}"
+                self._tell(f"{entry.name}: its run crashed and is tried again, {count}: run {entry.run}")
+        elif entry.run not in self._given_up:  # once for each crash
+            self._given_up.add(entry.run)
+            self._tell(
+                f"{entry.name} waits for a person: its run crashed again after {MOST_RETRIES} retries; "
+                f"press Retry in Prefect's UI: run {entry.run}"
+            )
+
+    def _restore(self, entry: Entry) -> None:
+        self._inbox.restore(entry.key, entry.name)
+        self._ledger.done(entry.digest)
+        self._tell(f"{entry.name} done after all: its run was tried again")
 
     def _reject(self, entry: Entry, reason: str) -> None:
         places = self._inbox.place(entry.key), self._inbox.input(entry.key)

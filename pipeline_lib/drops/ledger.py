@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS drops (
     run TEXT NOT NULL DEFAULT '',
     reason TEXT NOT NULL DEFAULT '',
     attempt INTEGER NOT NULL DEFAULT 1,
-    claimed REAL NOT NULL
+    claimed REAL NOT NULL,
+    retries INTEGER NOT NULL DEFAULT 0
 )
 """
 
@@ -36,6 +37,7 @@ class Entry:
         run: id of its flow run.
         reason: why it was rejected.
         attempt: a drop that was rejected may come again, and is another one then.
+        retries: how often the service itself has tried this run again.
     """
 
     digest: str
@@ -44,6 +46,7 @@ class Entry:
     run: str
     reason: str
     attempt: int
+    retries: int
 
     @property
     def key(self) -> str:
@@ -64,6 +67,9 @@ class Ledger:
         with self._open() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute(_TABLE)
+            columns = {name for _, name, *_ in database.execute("PRAGMA table_info(drops)")}
+            if "retries" not in columns:  # made by an older version
+                database.execute("ALTER TABLE drops ADD COLUMN retries INTEGER NOT NULL DEFAULT 0")
 
     def claim(self, digest: str, name: str) -> bool:
         """Takes a drop on.
@@ -92,6 +98,11 @@ class Ledger:
     def submitted(self, digest: str, run: str) -> None:
         """Notes the flow run of a drop."""
         self._set(digest, "submitted", run=run)
+
+    def retried(self, digest: str) -> None:
+        """Counts a retry of a drop's run."""
+        with self._open() as database:
+            database.execute("UPDATE drops SET retries = retries + 1 WHERE digest = ?", (digest,))
 
     def reclaim(self, digest: str) -> None:
         """Notes that a drop has no flow run any more."""
@@ -141,7 +152,8 @@ class Ledger:
     def _rows(self, where: str, values: tuple[str, ...]) -> list[Entry]:
         with self._open() as database:
             rows = database.execute(
-                f"SELECT digest, name, state, run, reason, attempt FROM drops {where} ORDER BY claimed, rowid",  # noqa: S608
+                f"SELECT digest, name, state, run, reason, attempt, retries FROM drops {where} "  # noqa: S608
+                "ORDER BY claimed, rowid",
                 values,
             ).fetchall()
         return [Entry(*row) for row in rows]
@@ -149,7 +161,8 @@ class Ledger:
     def _set(self, digest: str, state: State, *, run: str | None = None, reason: str = "") -> None:
         with self._open() as database:
             database.execute(
-                "UPDATE drops SET state = ?, run = coalesce(?, run), reason = ? WHERE digest = ?",
+                "UPDATE drops SET state = ?1, run = coalesce(?2, run), reason = ?3, "
+                "retries = iif(?2 IS NULL, retries, 0) WHERE digest = ?4",  # they are of one run
                 (state, run, reason, digest),
             )
 

@@ -160,6 +160,17 @@ class ObjectInbox(Inbox):
         self._move_claimed(key, f"rejected/{labelled(name, key)}", reason)
         super().reject(key, name, reason)
 
+    def restore(self, key: str, name: str) -> None:
+        """See the contract; in the store first, where all is copied before anything is deleted."""
+        label = labelled(name, key)
+        here = [file.name for file in self.store.listing(f"rejected/{label}")]
+        for inner in here:
+            if inner != REASON_FILE:
+                self.store.copy(f"rejected/{label}/{inner}", f"done/{label}/{inner}")
+        for inner in here:
+            self.store.delete(f"rejected/{label}/{inner}")
+        super().restore(key, name)
+
     def _group(self, files: list[StoredFile]) -> dict[str, _Arrival]:
         """What is in the inbox by drop, but what was claimed or is leaving; markers of empty folders are no files."""
         ours = {(key, tag) for origin in self._known() for key, tag, _ in origin.objects}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pipeline_lib.steps.state import StateFolder
 
+_OF_STORES = "drops-of-stores"
+
 
 def drops_home(place: str, state: StateFolder) -> Path:
     """The folder of this machine that belongs to an inbox.
@@ -23,7 +25,12 @@ def drops_home(place: str, state: StateFolder) -> Path:
         return Path(place.removeprefix("file://") or state.drops).expanduser().resolve()
     url = place.rstrip("/")
     words = re.sub(r"[^a-z0-9]+", "-", url.lower()).strip("-")[:48]
-    return state.root / "drops-of-stores" / f"{words}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return state.root / _OF_STORES / f"{words}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def known_homes(state: StateFolder) -> list[Path]:
+    """Homes of inboxes that are in the state folder: its own one, and those of object stores."""
+    return [state.drops, *sorted((state.root / _OF_STORES).glob("*"))]
 
 
 def is_store(place: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, UnreachableError
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.families import family_of
@@ -38,6 +38,7 @@ def load_base(
 
     Raises:
         InputError: nothing there, not a diffusers folder, a family that is not known, or no such device.
+        UnreachableError: the hub does not answer; it may the next time.
     """
     place = _usable_device(device)
     folder = PipelineFolder(_local_folder(source, revision))
@@ -69,16 +70,26 @@ def _local_folder(source: str, revision: str | None) -> Path:
 
 def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         index = Path(snapshot_download(hub_id, revision=revision, allow_patterns=["model_index.json", CARD_NAME]))
         # Only the parts that the index names: such repositories often hold the same weights twice.
         patterns = [f"{part}/*" for part in PipelineFolder(index).parts]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*patterns, "*.json"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"{hub_id} is neither a local folder nor a hub id that can be fetched",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            fix="check the name, the network and the licence's terms, or give a local folder",
-        ) from error
+    except OSError as error:  # all of the hub's are
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # A gated repository counts as one that is not found.
+        if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or _is_offline_on_purpose(error):
+            raise InputError(
+                f"{hub_id} is neither a local folder nor a hub id that can be fetched",
+                got=said,
+                fix="check the name, HF_HUB_OFFLINE and the licence's terms, or give a local folder",
+            ) from error
+        raise UnreachableError(f"{hub_id} could not be fetched from the hub: {said}") from error
+
+
+def _is_offline_on_purpose(error: OSError) -> bool:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(error.__cause__, OfflineModeIsEnabled)

@@ -1,4 +1,4 @@
-"""One training per device: an operating-system lock that the holder's death frees."""
+"""Operating-system locks, which the holder's death frees; the one of a device: one training at a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +14,22 @@ from filelock import FileLock, Timeout
 from pipeline_lib.errors import StopRequested
 
 LOOK_SECONDS = 2.0
+
+
+def acquire(lock: FileLock, on_wait: Callable[[], None]) -> None:
+    """Acquires a lock, however long that takes.
+
+    Args:
+        lock: to be held.
+        on_wait: called every two seconds while another holds it; raising from it gives up.
+    """
+    timeout = 0.0
+    while True:
+        with suppress(Timeout):
+            lock.acquire(timeout=timeout)
+            return
+        timeout = LOOK_SECONDS
+        on_wait()
 
 
 @contextmanager
@@ -42,16 +58,13 @@ def device_lock(
     name = device_name(device, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     lock = FileLock(folder / f"device-{name}.lock", poll_interval=0.2)
     holder = folder / f"device-{name}.holder"
-    timeout = 0.0
-    while True:
-        try:
-            lock.acquire(timeout=timeout)
-            break
-        except Timeout:
-            timeout = LOOK_SECONDS
-            if stop():
-                raise StopRequested(f"stopped while waiting for {device}") from None
-            on_wait(f"waiting for {device}, {_told_by(holder)}")
+
+    def wait() -> None:
+        if stop():
+            raise StopRequested(f"stopped while waiting for {device}")
+        on_wait(f"waiting for {device}, {_told_by(holder)}")
+
+    acquire(lock, wait)
     try:
         holder.write_text(json.dumps({"pid": os.getpid()}))
         yield

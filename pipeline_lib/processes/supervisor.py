@@ -57,7 +57,8 @@ class Supervisor:
     """Keeps services running until it is closed.
 
     Every child leads a process group of its own, so that a Ctrl-C in the terminal is the supervisor's alone, and so
-    that whatever a child has started ends with it.
+    that whatever a child has started in that group ends with it. What it has started in others, as Prefect's workers
+    do with flow runs, is not the supervisor's.
 
     Args:
         logs: folder; each child writes to `<name>.log` there.

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline_lib.errors import WorkerError
+from pipeline_lib.processes.grace import CHECKPOINT_SECONDS
 from pipeline_lib.processes.out_of_memory import kernel_kills
 from pipeline_lib.processes.protocol import MORE_MEMORY, Message, decode, encode, error_from_message
 
@@ -27,6 +28,7 @@ _LOOK_SECONDS = 0.5
 _BAR = re.compile(r"\d%\|")  # a progress bar of a library tells nothing
 _Process = subprocess.Popen[bytes]
 _Messages = queue.SimpleQueue[Message | None]
+_Limit = tuple[float, str]  # seconds, and where they are set
 
 
 class WorkerDiedError(WorkerError):
@@ -64,7 +66,7 @@ class WorkerChild:
         *,
         log_path: Path,
         stall_seconds: float = math.inf,
-        grace_seconds: float = 60.0,
+        grace_seconds: float = CHECKPOINT_SECONDS,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.log_path, self.stall_seconds, self.grace_seconds = log_path, stall_seconds, grace_seconds
@@ -97,6 +99,7 @@ class WorkerChild:
         on_event: Callable[[dict[str, Any]], None],
         *,
         wall_seconds: float = math.inf,
+        wall_setting: str = "",
     ) -> dict[str, Any]:
         """Runs one request in the child and waits for its reply.
 
@@ -107,6 +110,7 @@ class WorkerChild:
             payload: its JSON argument.
             on_event: called here, in the caller's thread, for each progress event.
             wall_seconds: limit of the whole request.
+            wall_setting: where a person has set that limit; for the error.
 
         Returns:
             The handler's JSON reply.
@@ -117,8 +121,9 @@ class WorkerChild:
             WorkerError: the child died, was silent for too long, or took too long; all of its processes are gone.
         """
         with self._one_at_a_time:
+            limit = wall_seconds, f" ({wall_setting})" if wall_setting else ""
             try:
-                message = self._exchange(verb, payload, on_event, wall_seconds)
+                message = self._exchange(verb, payload, on_event, limit)
             except WorkerError:
                 self._kill()
                 raise
@@ -158,7 +163,7 @@ class WorkerChild:
                     return  # it has checkpointed; what its interpreter tidies up afterwards can take half a minute
 
     def _exchange(
-        self, verb: str, payload: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None], wall_seconds: float
+        self, verb: str, payload: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None], limit: _Limit
     ) -> Message:
         self._stop_by, told_to_stop = math.inf, False
         self._number += 1
@@ -173,7 +178,7 @@ class WorkerChild:
                 told_to_stop = True
                 self._write(process, {"stop": self._number})
             if message is None:
-                self._check_time(verb, silent=now - heard, taken=now - started, wall_seconds=wall_seconds)
+                self._check_time(verb, silent=now - heard, taken=now - started, limit=limit)
                 continue
             heard = now
             if message["id"] != self._number:
@@ -181,14 +186,15 @@ class WorkerChild:
             if "event" not in message:
                 self._busy = False
                 return message
-            self._check_time(verb, silent=0, taken=now - started, wall_seconds=wall_seconds)
+            self._check_time(verb, silent=0, taken=now - started, limit=limit)
             on_event(message["event"])
 
-    def _check_time(self, verb: str, *, silent: float, taken: float, wall_seconds: float) -> None:
+    def _check_time(self, verb: str, *, silent: float, taken: float, limit: _Limit) -> None:
+        wall_seconds, setting = limit
         if silent > self.stall_seconds:
             why = f"no sign of life for {self.stall_seconds:g} s"
         elif taken > wall_seconds:
-            why = f"not done after {wall_seconds:g} s"
+            why = f"not done after {wall_seconds:g} s{setting}"
         elif time.monotonic() > self._stop_by:
             why = f"did not stop within {self.grace_seconds:g} s"
         else:

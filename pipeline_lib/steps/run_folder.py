@@ -14,6 +14,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from pipeline_lib.errors import ArtifactError, InputError, PipelineError, ResourceError, StopRequested
@@ -30,12 +31,12 @@ from pipeline_lib.steps.step import StepResult
 from pipeline_lib.storage import ArtifactStore, disk_errors, write_atomic
 from pipeline_lib.storage.files import CHECKSUMS
 
-RECORD_FILE, CONFIG_FILE = "run.json", "config.yaml"
+RECORD_FILE, CONFIG_FILE, LOCK_FILE = "run.json", "config.yaml", "run.lock"
 LIBRARY = Path(__file__).parents[1]
 OUTPUTS = ("generate-base", "generate-personalised", "evaluate", "concept", "report")
 _NO_EFFECT = (
     "checkpoint_every", "micro_batch", "gradient_checkpointing", "swapped_blocks", "compile", "processes", "sharded",
-    "keep_attention",
+    "keep_attention", "max_stage_hours",
 )  # fmt: skip
 
 
@@ -140,6 +141,13 @@ class RunFolder:
     def previews(self) -> Path:
         """Videos made while stages train: outside of every artifact, one folder a stage."""
         return self.path / PREVIEWS
+
+    def lock(self) -> FileLock:
+        """Held by the one process that makes the run; from any thread."""
+        self._state.make()
+        with disk_errors(self.path, "the run folder"):
+            self.path.mkdir(exist_ok=True)
+        return FileLock(self.path / LOCK_FILE, thread_local=False)
 
     def record(self) -> RunRecord | None:
         """The last thing written about the run; None where there is nothing readable."""

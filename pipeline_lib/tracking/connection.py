@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.storage.files import sync
-from pipeline_lib.tracking.tracker import DIGEST_TAG
+from pipeline_lib.tracking.tracker import DIGEST_TAG, FLOW_RUN_TAG
 
 # "host pid start": who writes a run; a run left open by a process that is gone can be told by it.
 WRITER_TAG = "mannerism.writer"
@@ -28,6 +28,8 @@ PAGES_VARIABLE = "MANNERISM_MLFLOW_UI"
 # What flows/environment.py sets for every command and worker: where all runs of a service meet.
 _STATE_VARIABLE, _STATE_DEFAULT = "MANNERISM_STATE", "mannerism_state"
 _SQLITE = "sqlite:////"
+FlowRuns = Callable[[Sequence[str]], Collection[str]]
+"""Of the flow runs that it is given, by id, those that have ended."""
 # No usage statistics, no code from models, nothing on standard output (a command may print JSON there).
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -141,21 +143,26 @@ def writer() -> str:
     return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
 
 
-def close_dangling(connection: Connection) -> list[str]:
-    """Closes runs left open by processes of this machine that are gone.
+def close_dangling(connection: Connection, ended: FlowRuns = lambda _flow_runs: ()) -> list[str]:
+    """Closes runs left open by processes of this machine that are gone, and by flow runs that ended on another.
 
     Args:
         connection: from :func:`connect`.
+        ended: asked about the flow runs of other machines, or of containers that are gone; else those stay open.
 
     Returns:
         The ids of the runs that were closed, with status KILLED.
     """
     closed = []
     with connection.alone():
-        for run in connection.find("attributes.status = 'RUNNING'"):
-            if _is_gone(run.data.tags.get(WRITER_TAG, "")):
-                connection.client.set_terminated(run.info.run_id, "KILLED")
-                closed.append(str(run.info.run_id))
+        tags = {str(run.info.run_id): run.data.tags for run in connection.find("attributes.status = 'RUNNING'")}
+        elsewhere = {run: kept.get(FLOW_RUN_TAG, "") for run, kept in tags.items() if not _is_here(kept)}
+        asked = sorted(set(elsewhere.values()) - {""})
+        over = set(ended(asked)) if asked else set()
+        for run, kept in tags.items():
+            if elsewhere[run] in over if run in elsewhere else _is_gone(kept):
+                connection.client.set_terminated(run, "KILLED")
+                closed.append(run)
     return closed
 
 
@@ -207,11 +214,13 @@ def _experiment_id(client: Any, name: str, artifact_location: str | Path) -> str
     return str(found.experiment_id)
 
 
-def _is_gone(tag: str) -> bool:
-    host, _, process = tag.partition(" ")
-    pid, _, start = process.partition(" ")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
+def _is_here(tags: Mapping[str, str]) -> bool:
+    return tags.get(WRITER_TAG, "").partition(" ")[0] == socket.gethostname()
+
+
+def _is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process of this machine that wrote a run is gone."""
+    _, pid, start = tags[WRITER_TAG].split(" ")
     try:
         running = psutil.Process(int(pid))
         return f"{running.create_time():.2f}" != start or running.status() == psutil.STATUS_ZOMBIE

@@ -16,6 +16,7 @@ from pipeline_lib.tracking import concept_models, names
 from pipeline_lib.tracking.connection import (
     STAGE_TAG,
     WRITER_TAG,
+    FlowRuns,
     close_dangling,
     connect,
     page_address,
@@ -23,7 +24,7 @@ from pipeline_lib.tracking.connection import (
     writer,
 )
 from pipeline_lib.tracking.metric_log import MetricLog
-from pipeline_lib.tracking.tracker import DIGEST_TAG, Metric, RunStatus
+from pipeline_lib.tracking.tracker import DIGEST_TAG, FLOW_RUN_TAG, Metric, RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class MlflowTracker:
         self._connection = connect(uri, experiment, artifact_location)
         self._system_metrics_seconds = system_metrics_seconds
         self._run_id = ""
+        self._flow_run: dict[str, str] = {}
         self._metrics: MetricLog | None = None
         self._monitor: Any = None
 
@@ -73,12 +75,13 @@ class MlflowTracker:
         """See the contract."""
         return self._connection.find_run(digest)
 
-    def close_dangling(self) -> list[str]:
-        """Closes runs left open by processes of this machine that are gone; their ids."""
-        return close_dangling(self._connection)
+    def close_dangling(self, ended: FlowRuns = lambda _flow_runs: ()) -> list[str]:
+        """Closes runs left open by processes that are gone, see :func:`.connection.close_dangling`; their ids."""
+        return close_dangling(self._connection, ended)
 
     def start_run(self, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
         """See the contract."""
+        self._flow_run = {FLOW_RUN_TAG: tags[FLOW_RUN_TAG]} if FLOW_RUN_TAG in tags else {}
         with self._connection.alone():
             former = self._connection.find_run(tags[DIGEST_TAG]) if DIGEST_TAG in tags else ""
             self._open(former, name, tags, params)
@@ -95,7 +98,8 @@ class MlflowTracker:
                 f"tags.`{_PARENT_TAG}` = '{self._run_id}' AND tags.`{STAGE_TAG}` = '{quotable(stage)}'"
             )
             former = str(runs[0].info.run_id) if runs else ""
-            tracker._open(former, name, {_PARENT_TAG: self._run_id, STAGE_TAG: stage}, params or {})
+            tags = {_PARENT_TAG: self._run_id, STAGE_TAG: stage, **self._flow_run}
+            tracker._open(former, name, tags, params or {})
         return tracker
 
     def log_metrics(self, metrics: Sequence[Metric]) -> None:
@@ -159,10 +163,10 @@ class MlflowTracker:
     def end(self, status: RunStatus = "FINISHED") -> None:
         """See the contract."""
         run_id = self._open_run()
-        self._metric_log().flush()
-        if self._monitor is not None:
+        if self._monitor is not None:  # first: it must not outlive a run that cannot be closed now
             self._monitor.finish()
             self._monitor = None
+        self._metric_log().flush()
         self._connection.client.set_terminated(run_id, status)
 
     def _open(self, former: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pipeline_lib.records import ClipRecord
 log = logging.getLogger(__name__)
 
 DIGEST_TAG = "mannerism.digest"
+FLOW_RUN_TAG = "prefect.flow_run"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]  # the last: it waits for a person, and goes on
 Metric = tuple[str, float, int]
 
@@ -61,7 +62,7 @@ class Tracker(Protocol):
 
         Args:
             name: what people read.
-            tags: `DIGEST_TAG` identifies what is done; others as wished.
+            tags: `DIGEST_TAG` identifies what is done, `FLOW_RUN_TAG` who does it; others as wished.
             params: settings, nested as they are; flattened with dots, long values cut.
 
         Returns:

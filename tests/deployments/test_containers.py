@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from deployments.apply import LIGHT_POOL, POOL
+from pipeline_lib.steps.state import StateFolder
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "deployments"
@@ -130,12 +132,18 @@ def test_settings_and_options_of_the_servers_exist() -> None:
     assert set(options) <= known
 
 
-def test_the_docker_pool_makes_a_container_with_a_gpu_and_the_state() -> None:
-    from docker.models.containers import _create_container_args
+def configured_docker(**values: Any) -> Any:
     from prefect_docker.worker import DockerWorkerJobConfiguration
 
-    made = configured(DockerWorkerJobConfiguration, "docker", {"env": {"DO_NOT_TRACK": "true"}})
-    assert made.volumes == ["mannerism_state:/state"]
+    return configured(DockerWorkerJobConfiguration, "docker", values)
+
+
+def test_the_docker_pool_makes_a_container_with_a_gpu_and_the_state() -> None:
+    from docker.models.containers import _create_container_args
+
+    made = configured_docker(env={"DO_NOT_TRACK": "true"})
+    state, locks = made.volumes
+    assert state == "mannerism_state:/state"
     assert made.env["MANNERISM_STATE"] == "/state"
     assert made.env["DO_NOT_TRACK"] == "true"
     container = {"image": made.image, "command": made.command, "version": "1.50", **made.container_create_kwargs}
@@ -144,9 +152,25 @@ def test_the_docker_pool_makes_a_container_with_a_gpu_and_the_state() -> None:
     assert (gpu["Driver"], gpu["Count"], gpu["Capabilities"]) == ("nvidia", 1, [["gpu"]])
     assert arguments["host_config"]["Init"]
     assert not container, "docker's client does not know these"
-    volume, network = "mannerism_state", "mannerism_default"
-    assert volume.removeprefix(f"{compose()['name']}_") in compose()["volumes"]
-    assert made.networks == [network]
+    for volume in (state, locks):
+        mount = volume.removeprefix(f"{compose()['name']}_")
+        assert mount.partition(":")[0] in compose()["volumes"]
+        assert mount in compose()["services"]["worker"]["volumes"]
+    assert made.networks == ["mannerism_default"]
+
+
+def test_containers_of_a_machine_share_the_folder_of_device_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.setenv("LOGNAME", "mannerism")
+    locks = str(StateFolder.open(Path("/state")).locks)
+    assert f"mannerism_locks:{locks}" in configured_docker().volumes
+    # A volume takes its owner from the folder that the image has in its place; without one it is root's.
+    made = re.search(r"install --directory --owner (\w+) --group \w+ \\\n\s+(.*)", dockerfile)
+    assert made is not None
+    assert made[1] == "mannerism"
+    assert {locks, str(Path(locks).parent)} <= set(made[2].split())
+    assert "useradd --uid 1000 --gid mannerism --create-home mannerism" in dockerfile
 
 
 def kubernetes_job(**values: Any) -> dict[str, Any]:

@@ -101,6 +101,26 @@ def test_a_mistake_is_told_and_nothing_is_lost(service: Service, clips: Clips, s
     assert [config.concept_name for config in service.dispatcher.configs.values()] == ["good"]
 
 
+def test_all_mistakes_of_a_file_are_told_at_once_with_the_keys_of_their_place(service: Service, clips: Clips) -> None:
+    service.drop("bad", clips[0], "captions: [{colour: red}]\nseed: dog\nsed: 1")
+    service.intake.turn()
+    (note,) = service.inbox.rejected.glob("*/reason.json")
+    reason = json.loads(note.read_text())["reason"]
+    for mistake in ("unknown key `captions.0.colour`", "captions.0.class_noun`: Field", "`seed`: ", "key `sed`"):
+        assert mistake in reason
+    assert "valid keys of `captions`: class_noun, static, motion," in reason
+    assert "valid keys: name, subject," in reason
+
+
+def test_of_very_many_mistakes_some_are_told(service: Service, clips: Clips) -> None:
+    service.drop("bad", clips[0], f"captions: {list(range(1000))}")
+    service.intake.turn()
+    (note,) = service.inbox.rejected.glob("*/reason.json")
+    reason = json.loads(note.read_text())["reason"]
+    assert reason.endswith("and 990 more")
+    assert len(reason) < 1000
+
+
 def test_a_rejected_drop_may_come_again_when_it_is_mended(service: Service, clips: Clips) -> None:
     service.drop("bad", clips[0], "sed: 1")
     service.intake.turn()

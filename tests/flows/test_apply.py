@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.apply import LIGHT_LIMIT, LIGHT_POOL, POOL, TRAINING_LIMIT, apply
+from deployments.apply import LIGHT_LIMIT, LIGHT_POOL, POOL, TRAINING_FLOW, TRAINING_LIMIT, apply
 from deployments.automations import FAILURES, ZOMBIES
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.steps.state import StateFolder
@@ -35,8 +35,8 @@ def ask(question: Callable[[Any], Awaitable[Any]]) -> Any:
     return asyncio.run(answer())
 
 
-def deployed() -> Any:
-    return ask(lambda client: client.read_deployment_by_name(FULL_NAME))
+def deployed(name: str = FULL_NAME) -> Any:
+    return ask(lambda client: client.read_deployment_by_name(name))
 
 
 def automations() -> dict[str, Any]:
@@ -160,3 +160,29 @@ def test_failed_runs_are_told_to_a_block(declare: Callable[..., None]) -> None:
     declare()  # says nothing of it, so it stays
     (action,) = automations()[FAILURES].actions
     assert action.block_document_id == saved
+
+
+def test_runs_of_a_training_deployment_at_once_are_what_was_asked_for_or_what_people_set(
+    declare: Callable[..., None],
+) -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    name = f"{TRAINING_FLOW}/of-a-test"
+    trains = {"entrypoint": "flows.personalize.personalize"}
+
+    def at_once(name: str = name) -> int:
+        return int(deployed(name).global_concurrency_limit.limit)
+
+    declare(**trains)
+    assert at_once() == 1
+    for asked, there in ((3, 3), (None, 3), (2, 2)):
+        declare(**trains, at_once=asked)
+        assert at_once() == there
+    there = deployed(name).id
+    ask(lambda client: client.update_deployment(there, DeploymentUpdate(concurrency_limit=5)))
+    declare(**trains)
+    assert at_once() == 5
+    declare(**trains, at_once=2, work_pool={"name": LIGHT_POOL, "job_variables": {}})
+    assert at_once() == 5, "what waits in the other pool is not meant"
+    declare(at_once=2)
+    assert at_once(FULL_NAME) == 1, "nor what trains nothing"

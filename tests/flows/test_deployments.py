@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from deployments.apply import LIGHT_POOL, POOL
-from deployments.check import checked_deployments, declared_deployments
+from deployments.check import checked_deployments, declared_deployments, flow_of
 from flows.cli.compare import compare_config
 from flows.compare_plan import plan
 from flows.environment import HEARTBEAT_SECONDS
 from flows.ingest import DEPLOYMENT as DROPS
-from flows.personalize import personalize
 from pipeline_lib.errors import ConfigError
-from pipeline_lib.registry import choose_method
+from pipeline_lib.models.families import FAMILIES
+from pipeline_lib.registry import choose_method, method_names
 from tests.conftest import REPOSITORY
 
 DEPLOYMENT = """
@@ -37,6 +37,20 @@ def test_every_deployment_imports_and_its_parameters_fit() -> None:
         assert choose_method(config).method.name == config.method.name
         on_pocket = "demo" if name == "compare-core" else "pocket"
         assert choose_method(config).preset == (on_pocket if config.base.source == "pocket" else "portable"), name
+
+
+def test_every_method_has_a_deployment_on_the_pocket_base_and_every_family_one_by_its_published_id() -> None:
+    checked = checked_deployments(REPOSITORY / "prefect.yaml")
+    runs = [values["config"] for values in checked.values() if values.keys() == {"config", "review"}]
+    pocket = {config.method.name for config in runs if config.base.source == "pocket"}
+    others = {config.base.source: config.training for config in runs if config.base.source != "pocket"}
+    assert pocket == set(method_names())
+    published = [set(family.examples) for family in FAMILIES.values()]
+    assert others.keys() <= set().union(*published)
+    assert all(others.keys() & ids for ids in published)
+    assert len([source for source in others if source.startswith("Wan-AI/")]) == 4
+    for training in others.values():
+        assert (training.device, training.gradient_checkpointing, training.micro_batch) == ("cuda", True, 1)
 
 
 def test_the_scheduled_comparison_is_the_commands_own() -> None:
@@ -103,15 +117,19 @@ def depth_of(schema: dict[str, Any], definitions: dict[str, Any]) -> int:
     return max((depth_of(schema[part], definitions) for part in ("items",) if part in schema), default=0)
 
 
-def test_the_form_has_two_levels_no_unions_and_defaults_everywhere() -> None:
-    schema = personalize.parameters.model_dump()
-    definitions = schema["definitions"]
-    assert not schema["required"]
-    for parameter in schema["properties"].values():
-        assert depth_of({"$ref": parameter["$ref"]} if "$ref" in parameter else parameter["allOf"][0], definitions) <= 2
-    for name, model in definitions.items():
-        required = set(model.get("required", []))
-        assert required <= {"class_noun"}, (name, required)  # a caption without a noun is none
+def test_every_form_has_two_levels_no_unions_and_defaults_everywhere() -> None:
+    flows = {flow.name: flow for flow in map(flow_of, declared_deployments(REPOSITORY / "prefect.yaml"))}
+    assert flows.keys() == {"personalize", "generate", "batch", "reevaluate", "compare"}
+    for flow_name, flow in flows.items():
+        schema = flow.parameters.model_dump()
+        definitions = schema["definitions"]
+        assert not schema["required"], flow_name
+        for parameter in schema["properties"].values():
+            (whole,) = parameter.get("allOf", [parameter])
+            assert depth_of(whole, definitions) <= 2, flow_name
+        for name, model in definitions.items():
+            required = set(model.get("required", []))
+            assert required <= {"class_noun"}, (name, required)  # a caption without a noun is none
 
 
 def test_the_server_of_the_pinned_fastapi_imports() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from flows.cli.watch import drops_template
-from flows.ingest import LOCK_FILE, outcome_of, watch_inbox
+from flows.ingest import CRASHED_SECONDS, LOCK_FILE, PrefectDispatcher, outcome_of, watch_inbox
 from flows.services import Ports, watcher
 from pipeline_lib.drops.heartbeat import Heartbeat
 from pipeline_lib.drops.intake import Outcome
@@ -37,14 +39,39 @@ def test_a_finished_run(state: StateFolder, error: Exception | None, outcome: Ou
         if error is not None:
             raise error
 
-    ended = ends(return_state=True)
-    assert outcome_of(ended.type.value, ended.message or "") == outcome
+    assert outcome_of(ends(return_state=True)) == outcome
 
 
 def test_a_cancelled_run_gives_its_drop_back_and_a_crashed_one_keeps_it() -> None:
-    assert outcome_of("CANCELLED", "").ended == "refused"
-    assert outcome_of("CRASHED", "MediaError: no") == Outcome()
-    assert outcome_of("RUNNING", "") == Outcome()
+    from prefect.states import Cancelled, Crashed, Running
+
+    now = datetime.now(UTC)
+    long_ago = now - timedelta(seconds=CRASHED_SECONDS)
+    assert outcome_of(Cancelled()).ended == "refused"
+    assert outcome_of(Crashed(message="MediaError: no", timestamp=long_ago)) == Outcome("crashed")
+    assert outcome_of(Crashed(timestamp=now)) == Outcome()  # it may be told once more
+    assert outcome_of(Running()) == Outcome()
+
+
+def test_a_retry_is_the_one_of_the_ui_and_left_alone_where_a_person_was_quicker(state: StateFolder) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
+
+    from tests.flows.small_flow import small
+
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(flow_id=client.create_flow(small), name="of-drops")
+        run = client.create_flow_run_from_deployment(deployment).id
+
+        def now() -> Any:
+            return client.read_flow_run(run).state
+
+        client.set_flow_run_state(run, Crashed(), force=True)
+        assert PrefectDispatcher().retry(str(run))
+        asked = now()
+        assert (asked.type.value, asked.name) == ("SCHEDULED", "AwaitingRetry")
+        assert not PrefectDispatcher().retry(str(run))
+        assert now().id == asked.id
 
 
 def test_an_inbox_has_one_watcher(tmp_path: Path) -> None:

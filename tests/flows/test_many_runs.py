@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -100,6 +101,27 @@ def test_one_that_fails_stops_no_other(served: None) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_as_many_as_asked_for_are_submitted_at_once(served: None, at_once: int) -> None:
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+
+    from flows.many_runs import run_on_workers
+
+    names = [f"{word}-of-{at_once}" for word in ("first", "second", "third")]
+
+    @flow
+    def parent() -> None:
+        run_on_workers(jobs(*names), at_once, lambda _job, _ended: None, deployment=DEPLOYMENT)
+
+    parent()
+    with get_client(sync_client=True) as client:
+        runs = [run for run in client.read_flow_runs(limit=200) if run.name in names]
+    assert len(runs) == len(names)
+    assert max(sum(other.created <= run.created < other.end_time for other in runs) for run in runs) == at_once
+
+
+@pytest.mark.timeout(900)
 def test_an_interrupted_batch_cancels_what_runs(served: None) -> None:
     from prefect import flow
     from prefect.client.orchestration import get_client
@@ -143,3 +165,42 @@ def test_an_unknown_deployment_is_told_with_those_there_are(served: None) -> Non
 
     with pytest.raises(ConfigError, match=r"nobody/knows.*served"):
         run_on_workers([], 1, lambda _job, _ended: None, deployment="nobody/knows")
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"base": {"source": "a/b"}}, r"has base\.source 'a/b'; got base\.source 'pocket' for one; .*--set"),
+        ({"method": {"name": "lora"}}, r"has method\.name 'lora'; got method\.name 'set_and_sequence' for one; .*"),
+    ],
+)
+def test_a_deployment_for_another_base_or_method_than_a_job_is_refused(
+    state: StateFolder, declared: dict[str, dict[str, str]], said: str
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.many_runs import _check_deployment, run_on_workers
+
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name("pretend")
+        client.create_deployment(flow_id, "named", parameters={"config": declared})
+        with pytest.raises(ConfigError, match=said):
+            run_on_workers(jobs("one"), 1, lambda _job, _ended: None, deployment="pretend/named")
+        (fits,) = jobs("one")
+        same = replace(fits, config=RunConfig.model_validate({**fits.config.model_dump(), **declared}))
+        _check_deployment(client, "pretend/named", [same])
+
+
+def test_runs_beside_each_other_share_the_cores_unless_somebody_has_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flows.many_runs import THREADS, _shared_cores
+
+    monkeypatch.delenv(THREADS, raising=False)
+    with _shared_cores(os.cpu_count() or 1):
+        assert os.environ[THREADS] == "1"
+    assert THREADS not in os.environ
+    monkeypatch.setenv(THREADS, "3")
+    with _shared_cores(2):
+        assert os.environ[THREADS] == "3"
+    assert os.environ[THREADS] == "3"

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from mlflow import MlflowClient
@@ -111,6 +112,30 @@ def test_worker_and_caller_make_the_same_bits(command_run: CommandRun, tmp_path:
     assert ours.steps["report"].ref.key == theirs.steps["report"].ref.key, "both roads tell the report the same"
 
 
+def test_a_page_in_mlflow_names_its_flow_run(parent: Any, children: dict[str, Any]) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as prefect:
+        (run,) = (run for run in prefect.read_flow_runs() if str(run.id) == parent.data.tags["prefect.flow_run"])
+    assert run.name == "red"
+    assert parent.data.tags["prefect.url"].endswith(f"/runs/flow-run/{run.id}")
+    assert "prefect.deployment" not in parent.data.tags, "it came of none"
+    assert {child.data.tags["prefect.flow_run"] for child in children.values()} == {str(run.id)}
+
+
+def test_the_server_knows_which_flow_runs_have_ended(parent: Any) -> None:
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from tasks.flow_runs import ended_flow_runs
+
+    with get_client(sync_client=True) as prefect:
+        goes_on = prefect.create_flow_run(Flow(lambda: None, name="goes on"), state=Running())
+    ended = parent.data.tags["prefect.flow_run"]
+    assert list(ended_flow_runs([ended, str(goes_on.id), str(uuid4())])) == [ended]
+
+
 def test_mlflow_has_a_parent_run_and_a_child_for_each_stage(parent: Any, children: dict[str, Any]) -> None:
     assert parent.info.status == "FINISHED"
     assert parent.data.params["method.settings.rank"] == "2"
@@ -136,8 +161,21 @@ def test_each_stage_is_a_model_and_the_concept_is_registered(client: MlflowClien
     models = client.search_logged_models([parent.info.experiment_id])
     assert {model.tags["mannerism.kind"] for model in models} == {"identity", "motion", "concept"}
     assert {model.status.value for model in models} == {"READY"}
+    kinds = {f"models:/{model.model_id}": model.tags["mannerism.kind"] for model in models}
+    follows = {model.tags["mannerism.kind"]: kinds.get(model.tags["mannerism.follows"]) for model in models}
+    assert follows == {"identity": None, "motion": "identity", "concept": "motion"}
     version = client.get_model_version_by_alias("red", "candidate")
     assert str(version.version) == "1"
+
+
+def test_a_stage_that_takes_too_long_fails_and_names_the_setting(command_run: CommandRun) -> None:
+    limit = ["--set", "training.max_stage_hours=1e-6"]
+    code, output, errors = command([*command_run.arguments, *limit])
+    assert code == 0, errors
+    assert json.loads(output.splitlines()[-1])["found"], "the limit has no part in the result"
+    code, _, errors = command([*command_run.arguments, *limit, "--set", "method.settings.identity_steps=6"])
+    assert code == 1
+    assert "train: not done after 0.0036 s (training.max_stage_hours=1e-06)" in errors
 
 
 def test_previews_are_in_mlflow(client: MlflowClient, children: dict[str, Any]) -> None:

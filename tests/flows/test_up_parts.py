@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from flows.environment import UP_FILE, UP_LOCK, join_servers
 from flows.services import Ports, mlflow_server, prefect_server, with_driver
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.steps.state import TRACKING_VARIABLE, StateFolder
+from tests.conftest import REPOSITORY
 
 ADDRESSES = {"prefect": "http://127.0.0.1:1/api", "mlflow": "http://127.0.0.1:2"}
 
@@ -82,3 +84,34 @@ def test_an_address_gets_its_driver_where_it_names_none() -> None:
         assert with_driver(complete, "psycopg") == complete
     with pytest.raises(ConfigError, match=r"needs no_such_driver.*\[postgres\]"):
         with_driver("postgresql://host/name", "no_such_driver")
+
+
+def made(target: str, folder: Path, program: str, script: str) -> subprocess.CompletedProcess[str]:
+    """What `make` does for a target, with a script in a program's place."""
+    stamp = folder / "stamp"
+    stamp.touch()  # all is installed
+    (folder / program).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / program).chmod(0o755)
+    inherited = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "MAKEFLAGS")}
+    return subprocess.run(
+        ["make", target, f"BIN={folder}", f"STAMP={stamp}"],
+        cwd=REPOSITORY,
+        env=inherited,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("target", "offline"), [("up", "unset"), ("demo", "1")])
+def test_a_run_of_up_may_ask_a_hub_and_the_demo_does_not(tmp_path: Path, target: str, offline: str) -> None:
+    done = made(target, tmp_path, "mannerism", 'echo "offline: ${HF_HUB_OFFLINE-unset}"')
+    assert done.stdout.splitlines()[-1] == f"offline: {offline}", done.stderr
+
+
+def test_proofs_go_on_after_one_that_fails_and_tell_it(tmp_path: Path) -> None:
+    done = made("proofs", tmp_path, "python", 'echo "$@"; [ "$2" != benchmarks.kills ]')
+    first, *others = done.stdout.splitlines()
+    assert first == "-m benchmarks.kills"
+    assert {"-m benchmarks.drops", "-m benchmarks.overhead --rounds 3"} <= set(others), done.stderr
+    assert done.returncode != 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, PipelineError, UnreachableError
 from pipeline_lib.models.families import FAMILIES
 from pipeline_lib.models.folder import CARD_NAME
 from pipeline_lib.models.load import load_base
@@ -73,6 +77,63 @@ def test_a_hub_id_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="mannerism-tests/none is neither"):
         load_base("mannerism-tests/none")
+
+
+@contextmanager
+def hub_that_says(status: int, code: str) -> Iterator[str]:
+    """An HTTP server that answers everything as a hub answers what it has not, or when it is ill."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (404, "RepoNotFound", InputError),
+        (404, "RevisionNotFound", InputError),
+        (403, "GatedRepo", InputError),
+        (500, "", UnreachableError),
+        (503, "", UnreachableError),
+        (429, "", UnreachableError),
+    ],
+)
+def test_trouble_of_the_hub_is_not_the_callers_fault(
+    status: int, code: str, kind: type[PipelineError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with hub_that_says(status, code) as address:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        with pytest.raises(PipelineError, match="somebody/tiny") as told:
+            load_base("somebody/tiny", revision="v2")
+    assert type(told.value) is kind
+
+
+def test_a_hub_that_is_not_there_is_not_the_callers_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with hub_that_says(200, "") as address:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    with pytest.raises(UnreachableError, match="somebody/tiny"):
+        load_base("somebody/tiny")
 
 
 def test_a_hub_id_is_opened_at_its_revision(

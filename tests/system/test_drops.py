@@ -25,6 +25,7 @@ import pytest
 from flows.ingest import EVENT, LEDGER_FILE
 from flows.services import Ports, prefect_server
 from pipeline_lib.drops.heartbeat import last_beat
+from pipeline_lib.drops.intake import MOST_RETRIES
 from pipeline_lib.drops.ledger import Ledger
 from pipeline_lib.drops.places import drops_home
 from pipeline_lib.processes.supervisor import Supervisor
@@ -93,7 +94,15 @@ class Server:
     def end_all(self) -> None:
         """What a worker would say when the runs have ended well."""
         for run in self.runs():
-            self.asked(f"flow_runs/{run}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
+            self.say(run, "COMPLETED")
+
+    def say(self, run: str, kind: str) -> None:
+        """Sets a run's state, as a worker or a person would."""
+        self.asked(f"flow_runs/{run}/set_state", {"state": {"type": kind}, "force": True})
+
+    def state_of(self, run: str) -> str:
+        reply = httpx.get(f"{self.ports.prefect_api}/flow_runs/{run}", timeout=60)
+        return str(reply.raise_for_status().json()["state_name"])
 
     def events(self) -> list[dict[str, Any]]:
         found = self.asked("events/filter", {"filter": {"event": {"name": [EVENT]}}})
@@ -274,3 +283,30 @@ def test_drops_in_a_store_over_http(
     assert whole in done.values()
     assert len(server.runs()) == len(before) + 2
     assert "secret" not in " ".join(watcher.process.args)  # type: ignore[arg-type]
+
+
+def test_a_crashed_run_is_tried_again_and_one_that_a_person_tries_again_leaves_the_rejected(
+    server: Server, watch: Callable[..., Watcher], tmp_path: Path
+) -> None:
+    place = tmp_path / "drops"
+    watcher = watch(str(place))
+    small_clip(place / "inbox" / ".wolf.mp4", num_frames=12).rename(place / "inbox" / "wolf.mp4")
+    wait_for(lambda: watcher.states() == ["submitted"], PATIENCE, "the submit")
+    (entry,) = Ledger(place / LEDGER_FILE).entries()
+    for number in range(1, MOST_RETRIES + 1):
+        server.say(entry.run, "CRASHED")
+        wait_for(lambda: server.state_of(entry.run) == "AwaitingRetry", PATIENCE, "the watcher's retry")
+        wait_for(lambda: f"retry {number} of {MOST_RETRIES}" in watcher.said(), PATIENCE, "word of it")  # noqa: B023
+        watcher.kill()
+        watcher = watch(str(place))
+    server.say(entry.run, "CRASHED")
+    wait_for(lambda: "wolf.mp4 waits for a person" in watcher.said(), PATIENCE, "word that nobody tries it again")
+    assert server.state_of(entry.run) == "Crashed"
+
+    server.say(entry.run, "CANCELLED")
+    wait_for(lambda: watcher.states() == ["rejected"], PATIENCE, "the rejection")
+    server.say(entry.run, "SCHEDULED")
+    server.say(entry.run, "COMPLETED")
+    wait_for(lambda: watcher.states() == ["done"], PATIENCE, "the end after all")
+    assert not list((place / "rejected").iterdir())
+    assert (place / "done" / f"wolf-{entry.digest[:12]}" / "media" / "wolf.mp4").is_file()

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from PIL import Image
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.records import ClipRecord, SourceFacts
-from pipeline_lib.tracking import DIGEST_TAG, NullTracker, Tracker
+from pipeline_lib.tracking import DIGEST_TAG, FLOW_RUN_TAG, NullTracker, Tracker
+from pipeline_lib.tracking.connection import WRITER_TAG
 from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
 
 PROGRAM = str(Path(__file__).with_name("writer_program.py"))
@@ -105,6 +106,29 @@ def test_killed_writer_is_closed_and_its_run_goes_on_with_each_step_once(place: 
     resumed.end()
     tracker.end()
     assert steps(stage, "loss") == [(step, float(step)) for step in range(3000)]
+
+
+def test_runs_of_other_machines_are_closed_when_their_flow_runs_have_ended(place: Path, tracker: MlflowTracker) -> None:
+    """A container that is gone had a name of its own, which no other process here can ask about."""
+    pages = {}
+    for flow_run in ("ended", "goes on", ""):
+        elsewhere = new_tracker(place)
+        elsewhere.start_run(f"flow run {flow_run}", {FLOW_RUN_TAG: flow_run} if flow_run else {}, {})
+        pages[flow_run] = (elsewhere.run_id, elsewhere.child("train").run_id)
+        for run_id in pages[flow_run]:
+            client(tracker).set_tag(run_id, WRITER_TAG, "a-container 7 1.00")
+    assert not set(tracker.close_dangling()) & {run_id for pair in pages.values() for run_id in pair}
+    asked: list[str] = []
+
+    def ended(flow_runs: Sequence[str]) -> list[str]:
+        asked.extend(flow_runs)
+        return ["ended"]
+
+    assert set(tracker.close_dangling(ended)) == set(pages["ended"])
+    assert asked == ["ended", "goes on"]
+    assert {client(tracker).get_run(run_id).info.status for run_id in pages["ended"]} == {"KILLED"}
+    for run_id in (*pages["goes on"], *pages[""]):
+        client(tracker).set_terminated(run_id)
 
 
 def test_metrics_are_gathered_and_written_once_whatever_is_repeated(place: Path, tracker: MlflowTracker) -> None:
