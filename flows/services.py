@@ -65,6 +65,10 @@ class Ports:
                     ) from error
 
 
+LEASES_ON_DISK = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""In a server's memory, as is the default, leases end with it, but the slots in its database stay taken: for ever."""
+
+
 def prefect_server(ports: Ports, database: str = "") -> Service:
     """Prefect's server with its UI.
 
@@ -80,7 +84,8 @@ def prefect_server(ports: Ports, database: str = "") -> Service:
         _python("prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect)),
         ready=lambda: _answers(f"{ports.prefect_api}/health"),
         ready_seconds=_MIGRATION_SECONDS,
-        environment={"PREFECT_SERVER_DATABASE_CONNECTION_URL": with_driver(database, "asyncpg")} if database else {},
+        environment=LEASES_ON_DISK
+        | ({"PREFECT_SERVER_DATABASE_CONNECTION_URL": with_driver(database, "asyncpg")} if database else {}),
     )
 
 
