@@ -4,9 +4,10 @@
 
 `mannerism up` runs in a temporary folder. A small personalisation is cancelled at a random moment of its training, in
 turn as the UI does it (its state becomes Cancelling; Prefect's worker has to see that and sends the signal) and by the
-signal itself to the flow process. Times are those until the worker child is gone and until the run is Cancelled. The
-bar is for the signal: one step and five seconds. A round is good when a checkpoint is left, no lock is held, and no
-process of the run.
+signal itself to the flow process. Times are those until the worker child is gone and until Prefect says that the run
+has ended: Cancelled by the button, Crashed by the signal. A round is good when it has, a checkpoint was written after
+the cancel, no lock is held, no process of the run is left, and, after a signal, the child was gone within five seconds
+and the second that no step here takes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pipeline_lib.run_config import RunConfig, with_settings
 PATIENCE = 600.0
 LATEST = 8.0
 """Seconds of training within which a cancel comes."""
+ENDS, BAR = {"button": "CANCELLED", "signal": "CRASHED"}, 6.0
 STEPS = 4000
 """Of each stage: no training ends before it is cancelled."""
 
@@ -72,7 +74,7 @@ def cancel(live: Live, config: RunConfig, how: str, at: float) -> Cancelled:
     wait_for(lambda: _checkpoints(live), PATIENCE, "a checkpoint")
     time.sleep(at)
     child, flow = (_process(live, run, word) for word in ("pipeline_lib.worker", "prefect.engine"))
-    started = time.monotonic()
+    started, cancelled = time.monotonic(), time.time()
     if how == "button":
         live.cancel(run)
     else:
@@ -82,8 +84,10 @@ def cancel(live: Live, config: RunConfig, how: str, at: float) -> Cancelled:
     wait_for(lambda: live.state_of(run) in ENDED, PATIENCE, "the end of the run")
     ended, state = time.monotonic() - started, live.state_of(run)
     wait_for(lambda: not _of_run(live, run), PATIENCE, "the end of all its processes")
+    written = max(path.stat().st_mtime for path in _checkpoints(live))
     held = [path.name for path in live.locks.glob("*.lock") if is_held(path)]
-    wrong = [f"locks held: {held}"] * bool(held) + ["no checkpoint is left"] * (not _checkpoints(live))
+    wrong = [f"locks held: {held}"] * bool(held) + ["the checkpoint is older"] * (written < cancelled)
+    wrong += [f"the run is {state}"] * (state != ENDS[how]) + ["over the bar"] * (how == "signal" and gone > BAR)
     return Cancelled(how, round(at, 2), round(gone, 2), round(ended, 2), state, tuple(wrong))
 
 

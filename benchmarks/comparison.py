@@ -9,6 +9,7 @@ Nothing is computed here: the numbers are those of `compare.json`, as its page s
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -161,7 +162,8 @@ def main() -> None:
     chart = trade_off_chart(record.scores)
     if arguments.plot and chart is not None:
         write_atomic(arguments.plot, chart_text(chart, style="compare.css"))
-        lines += [f"![Keeping the subject against following the prompt]({arguments.plot.as_posix()})", ""]
+        link = Path(os.path.relpath(arguments.plot, arguments.into.parent)).as_posix()
+        lines += [f"![Keeping the subject against following the prompt]({link})", ""]
     put_section(arguments.into, arguments.title, lines)
 
 

@@ -125,7 +125,7 @@ async def _set_deployment(client: PrefectClient, item: dict[str, Any], at_once: 
         enforce_parameter_schema=True,
         schedules=wanted(declared_schedules(item), there.schedules if there else []),
         paused=there.paused if there else False,
-        concurrency_limit=(at_once if trains else None) or (known.limit if known else declared),
+        concurrency_limit=(at_once if trains else None) or (known.limit if known else None if there else declared),
         concurrency_options=ConcurrencyOptions(**limit) if limit else None,
         work_pool_name=item["work_pool"]["name"],
         job_variables=item["work_pool"]["job_variables"],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEPLOYMENT = "personalize/set-and-sequence-pocket"
 LEDGER_FILE, LOCK_FILE = "ledger.db", "watcher.lock"
 _REFUSED = re.compile(r"\b(?:InputError|MediaError|ConfigError): (.*)", re.DOTALL)
+_AWAY, _STOPPED = "UnreachableError: ", "termination signal"  # the second is Prefect's word
 _AT_ONCE = 100
 CRASHED_SECONDS = 15.0  # a worker says Crashed twice, some moments apart: the second one would end a retry
 FOLDER_SECONDS, STORE_SECONDS = 2.0, 5.0  # between two looks; what does not change in between may be whole
@@ -86,7 +87,7 @@ class PrefectDispatcher:
 
         with _reached(), get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(run)).state
-            if state is None or not state.is_crashed():
+            if state is None or not _lost(state):
                 return False
             again: State[Any] = AwaitingRetry(message="Retry by the watcher of drops")
             answer: OrchestrationResult[Any] = client.set_flow_run_state(UUID(run), again)
@@ -140,11 +141,22 @@ def outcome_of(state: State[Any]) -> Outcome:
         return Outcome("well")
     if state.is_cancelled():
         return Outcome("refused", "its run was cancelled")
-    if state.is_crashed():
+    message = state.message or ""
+    if lost := _lost(state):
         old = datetime.now(UTC) - state.timestamp >= timedelta(seconds=CRASHED_SECONDS)
-        return Outcome("crashed") if old else Outcome()
-    refused = _REFUSED.search(state.message or "") if state.is_failed() else None
-    return Outcome("refused", refused.group(1).strip()) if refused else Outcome()
+        return Outcome(lost) if old else Outcome()
+    if not state.is_failed():
+        return Outcome()
+    refused = _REFUSED.search(message)
+    return Outcome("refused", refused.group(1).strip()) if refused else Outcome("failed", message)
+
+
+def _lost(state: State[Any]) -> str:
+    """How a run was lost, "crashed" or "stopped" as in :class:`Outcome`; empty: it was not."""
+    message = state.message or ""
+    if state.is_crashed():
+        return "stopped" if _STOPPED in message else "crashed"
+    return "crashed" if state.is_failed() and _AWAY in message else ""
 
 
 def watch_inbox(

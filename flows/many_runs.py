@@ -87,7 +87,10 @@ def run_here(jobs: Sequence[Job], at_once: int, on_end: OnEnd) -> None:
         return
     stopping = Event()
     # A session belongs to the context of its flow, so that each thread has its own.
-    with _shared_cores(at_once), ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="batch") as pool:
+    with (
+        _shared_cores(min(at_once, len(jobs))),
+        ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="batch") as pool,
+    ):
         waiting = {pool.submit(copy_context().run, _run_one, job, stopping): job for job in jobs}
         try:
             for future in as_completed(waiting):
@@ -146,7 +149,7 @@ def _shared_cores(at_once: int) -> Iterator[None]:
     if THREADS in os.environ:
         yield
         return
-    os.environ[THREADS] = str(max(1, (psutil.cpu_count() or 1) // at_once))
+    os.environ[THREADS] = str(max(1, len(psutil.Process().cpu_affinity()) // at_once))
     try:
         yield
     finally:

@@ -65,6 +65,7 @@ class Ports:
                     ) from error
 
 
+WATCHER = "watcher"
 LEASES_ON_DISK = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 """In a server's memory, as is the default, leases end with it, but the slots in its database stay taken: for ever."""
 
@@ -152,7 +153,7 @@ def watcher(ports: Ports, drops: str = "", config: str = "") -> Service:
     home, since = drops_home(drops, StateFolder.open()), time.time()
     options = ("--config", str(Path(config).expanduser().resolve())) if config else ()
     return Service(
-        "watcher",
+        WATCHER,
         _python("flows.cli.main", "watch", drops if is_store(drops) else str(home), *options),
         ready=lambda: (beat := last_beat(home)) is not None and beat.time >= since,  # not of one that was killed
         environment={"PREFECT_API_URL": ports.prefect_api},

@@ -30,7 +30,8 @@ def keep(command: Sequence[str]) -> int:
     worker = subprocess.Popen(command, env={**os.environ, MARK: mark}, start_new_session=True)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        end_runs(mark)
+        while end_runs(mark):
+            pass  # a run that waited for one that has ended may have begun meanwhile
         worker.terminate()
 
     for number in (signal.SIGTERM, signal.SIGINT):

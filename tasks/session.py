@@ -94,7 +94,12 @@ class RunSession:
             return
         self._lock = self.folder.lock()
         waits = {"event": "waiting", "words": f"waiting for another process that makes {self.folder.run_id}"}
-        acquire(self._lock, lambda: self._tell(waits))
+
+        def wait() -> None:
+            raise_if_asked()
+            self._tell(waits)
+
+        acquire(self._lock, wait)
         self.finished = self.folder.finished(self.config, self.store)
         if self.finished is None:
             self._record = self.folder.begin(self.config)

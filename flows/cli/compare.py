@@ -80,12 +80,12 @@ def compare_config(
         raise ConfigError(f"--seeds {seeds}", expected="numbers with commas, such as 0,1,2")
     chosen = ",".join(numbers[:1] if quick else dict.fromkeys(numbers))
     preset = preset or ground.method.preset or PRESET
-    source = base or ground.base.source
-    quoted = json.dumps(source, ensure_ascii=False)  # whatever is in a path: no YAML of its own
-    own = [f"base.source={quoted}", f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
-    if (preset, source, ground.samples.guidance_scale) == (PRESET, RunConfig().base.source, 0):
-        own.append(f"samples.guidance_scale={DEMO_GUIDANCE}")
+    base = json.dumps(base or ground.base.source, ensure_ascii=False)  # whatever is in a path: no YAML of its own
+    own = [f"base.source={base}", f"method.preset={preset}", f"samples.seeds=[{chosen}]"]
     template = anchored(with_settings(ground, [*own, *settings]), Path.cwd())
+    on_pocket = template.base.source == RunConfig().base.source
+    if on_pocket and template.method.preset == PRESET and not template.samples.guidance_scale:
+        template = with_settings(template, [f"samples.guidance_scale={DEMO_GUIDANCE}"])
     # Settings of methods hold for those that have them: the entries are asked later, not the config's own method.
     check_service(template.model_copy(update={"method": template.method.model_copy(update={"settings": {}})}))
     return template

@@ -13,7 +13,7 @@ from flows.cli.output import put
 from flows.cli.watch import drops_template
 from flows.environment import UP_FILE, UP_LOCK, prepare_environment
 from flows.guard import end_runs, guarded
-from flows.services import Ports, light_worker, mlflow_server, prefect_server, watcher, worker
+from flows.services import WATCHER, Ports, light_worker, mlflow_server, prefect_server, watcher, worker
 from pipeline_lib.drops.places import inbox_of
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.processes.supervisor import Supervisor
@@ -106,7 +106,9 @@ def _serve(request: UpRequest, state: StateFolder) -> None:
         (state.root / UP_FILE).unlink(missing_ok=True)
         try:
             put("stopping; what trains writes a checkpoint first")
-            end_runs(str(os.getpid()))
+            supervisor.end(WATCHER)  # which would try again what ends now
+            while end_runs(str(os.getpid())):
+                pass  # a run that waited for one that has ended may have begun meanwhile
         finally:
             supervisor.close()
 

@@ -43,6 +43,7 @@ class RunView:
         )
         self._bars: dict[str, BarID] = {}
         self._running = ""
+        self._waits_for = ""
 
     def __enter__(self) -> RunView:
         return self
@@ -60,9 +61,9 @@ class RunView:
             loss = event.get("metrics", {}).get("loss")
             note = "" if loss is None else f"loss {loss:.4f}"
             self._progress.update(self._bars[event["step"]], completed=event["done"], total=event["total"], note=note)
-
-        elif event["event"] == "waiting":
-            self._progress.console.print(event["words"])
+        elif event["event"] == "waiting" and event["words"] != self._waits_for:
+            self._waits_for = event["words"]
+            self._progress.console.print(self._waits_for)
 
     def finish(self) -> None:
         """Ticks off the last step."""

@@ -25,8 +25,9 @@ class Outcome:
 
     Attributes:
         ended: "well": its concept is there; "refused": its input cannot be used, or a person cancelled it; "crashed":
-            its process is gone; empty: it runs, waits, or failed in a way that another try may mend.
-        reason: of a refusal.
+            its process is gone, or what it needs was away; "stopped": its process was asked to end, as with its
+            server; "failed": in another way; empty: it runs or waits.
+        reason: of a refusal or failure.
     """
 
     ended: str = ""
@@ -49,7 +50,7 @@ class Dispatcher(Protocol):
         """How runs stand, by id; those that nobody knows any more are left out."""
 
     def retry(self, run: str) -> bool:
-        """Starts a run again; does nothing, and says so, where it is crashed no more: a person was quicker."""
+        """Starts a run again; does nothing, and says so, where it has not ended any more: a person was quicker."""
 
 
 class Intake:
@@ -193,8 +194,8 @@ class Intake:
             self._ledger.unclaim(entry.digest)  # never moved: it is in the inbox still, or was taken away
 
     def _settle(self, entry: Entry, outcome: Outcome | None) -> None:
-        if outcome is not None and outcome.ended == "crashed":
-            self._try_again(entry)
+        if outcome is not None and outcome.ended in ("crashed", "stopped", "failed"):
+            self._try_again(entry, outcome)
             return
         self._given_up.discard(entry.run)
         if outcome is None:  # deleted there, or another server than before: the key makes a second one no double
@@ -207,19 +208,25 @@ class Intake:
         elif outcome.ended == "refused":
             self._reject(entry, outcome.reason)
 
-    def _try_again(self, entry: Entry) -> None:
+    def _try_again(self, entry: Entry, outcome: Outcome) -> None:
         """A crash is not the drop's fault; one that comes again and again is for a person to look at."""
-        if entry.retries < MOST_RETRIES:
-            self._ledger.retried(entry.digest)  # first: a death in between must not make room for one more
-            if self._dispatcher.retry(entry.run):
-                count = f"retry {entry.retries + 1} of {MOST_RETRIES}"
-                self._tell(f"{entry.name}: its run crashed and is tried again, {count}: run {entry.run}")
-        elif entry.run not in self._given_up:  # once for each crash
+        if outcome.ended == "failed":
+            self._give_up(entry, f"its run failed: {outcome.reason}")
+        elif outcome.ended == "crashed" and entry.retries >= MOST_RETRIES:
+            self._give_up(entry, f"its run crashed again after {MOST_RETRIES} retries")
+        elif self._dispatcher.retry(entry.run):
+            count = ""
+            if outcome.ended == "crashed":
+                self._ledger.retried(entry.digest)
+                count = f", retry {entry.retries + 1} of {MOST_RETRIES}"
+            what = "crashed" if outcome.ended == "crashed" else "was stopped"
+            self._tell(f"{entry.name}: its run {what} and is tried again{count}: run {entry.run}")
+
+    def _give_up(self, entry: Entry, why: str) -> None:
+        """Tells a person once for each such end."""
+        if entry.run not in self._given_up:
             self._given_up.add(entry.run)
-            self._tell(
-                f"{entry.name} waits for a person: its run crashed again after {MOST_RETRIES} retries; "
-                f"press Retry in Prefect's UI: run {entry.run}"
-            )
+            self._tell(f"{entry.name} waits for a person: {why}; press Retry in Prefect's UI: run {entry.run}")
 
     def _restore(self, entry: Entry) -> None:
         self._inbox.restore(entry.key, entry.name)

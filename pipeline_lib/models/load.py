@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from pipeline_lib.errors import InputError, UnreachableError
+from pipeline_lib.errors import InputError, PipelineError, UnreachableError
 from pipeline_lib.models.base import BaseModel
 from pipeline_lib.models.economy import Economy
 from pipeline_lib.models.families import family_of
 from pipeline_lib.models.folder import CARD_NAME, PipelineFolder
+from pipeline_lib.storage import disk_errors
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -70,14 +71,20 @@ def _local_folder(source: str, revision: str | None) -> Path:
 
 def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        index = Path(snapshot_download(hub_id, revision=revision, allow_patterns=["model_index.json", CARD_NAME]))
-        # Only the parts that the index names: such repositories often hold the same weights twice.
-        patterns = [f"{part}/*" for part in PipelineFolder(index).parts]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*patterns, "*.json"]))
-    except OSError as error:  # all of the hub's are
+        with disk_errors(Path(HF_HUB_CACHE), f"{hub_id} from the hub"):
+            index = Path(snapshot_download(hub_id, revision=revision, allow_patterns=["model_index.json", CARD_NAME]))
+            # Only the parts that the index names: such repositories often hold the same weights twice.
+            patterns = [f"{part}/*" for part in PipelineFolder(index).parts]
+            return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*patterns, "*.json"]))
+    except PipelineError:
+        raise
+    except Exception as error:
+        if not _is_the_hubs(error):
+            raise
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         # A gated repository counts as one that is not found.
         if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError) or _is_offline_on_purpose(error):
@@ -89,7 +96,13 @@ def _download(hub_id: str, revision: str | None) -> Path:
         raise UnreachableError(f"{hub_id} could not be fetched from the hub: {said}") from error
 
 
-def _is_offline_on_purpose(error: OSError) -> bool:
+def _is_the_hubs(error: Exception) -> bool:
+    """Its own errors are of the system's; those of its HTTP library, which has changed, come out as they are too."""
+    of_http = any(base.__name__ == "HTTPError" for base in type(error).__mro__)
+    return of_http or (isinstance(error, OSError) and not isinstance(error, PermissionError))
+
+
+def _is_offline_on_purpose(error: Exception) -> bool:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     return isinstance(error.__cause__, OfflineModeIsEnabled)

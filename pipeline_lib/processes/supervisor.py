@@ -114,6 +114,13 @@ class Supervisor:
                 self._bound_log(child)
             time.sleep(_LOOK_SECONDS)
 
+    def end(self, name: str) -> None:
+        """Ends one service for good; nothing where there is none of this name."""
+        for child in [child for child in self._children if child.service.name == name]:
+            self._children.remove(child)
+            if child.process is not None:
+                _end_group(child.process, self._grace)
+
     def close(self) -> None:
         """Ends all, the last one started first; those that do not go are killed with all that they started."""
         for child in reversed(self._children):

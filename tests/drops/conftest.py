@@ -35,10 +35,12 @@ class MemoryDispatcher:
         return {run: self.states.get(run, Outcome()) for run in runs if run in self.configs}
 
     def retry(self, run: str) -> bool:
-        crashed = self.states.get(run) == Outcome("crashed")
-        if crashed:
+        if not self.reachable:
+            raise ConnectionError("the server cannot be reached")
+        over = self.states.get(run) in (Outcome("crashed"), Outcome("stopped"))
+        if over:
             self.states[run] = Outcome()
-        return crashed
+        return over
 
 
 @dataclass

@@ -83,6 +83,50 @@ def test_a_crashed_run_that_a_person_tries_again_first_is_left_to_them(
     assert not [line for line in service.told if "tried again" in line]
 
 
+def test_a_retry_that_the_server_does_not_take_is_not_counted(
+    service: Service, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submitted(service, clips[0])
+    service.dispatcher.states[run] = Outcome("crashed")
+    with monkeypatch.context() as patch:  # it reads, and is too busy to write
+        patch.setattr(service.dispatcher, "outcomes", lambda runs: {run: Outcome("crashed")})
+        service.dispatcher.reachable = False
+        for _ in range(MOST_RETRIES + 1):
+            service.intake.turn()
+    service.dispatcher.reachable = True
+    (entry,) = service.ledger.entries()
+    assert entry.retries == 0
+    service.intake.turn()
+    (entry,) = service.ledger.entries()
+    assert entry.retries == 1
+
+
+def test_a_run_that_was_stopped_with_its_server_goes_on_however_often(service: Service, clips: Clips) -> None:
+    run = submitted(service, clips[0])
+    for _ in range(MOST_RETRIES + 2):
+        service.dispatcher.states[run] = Outcome("stopped")
+        service.intake.turn()
+        assert service.dispatcher.states[run] == Outcome()
+    assert sum("was stopped and is tried again" in line for line in service.told) == MOST_RETRIES + 2
+    (entry,) = service.ledger.entries()
+    assert entry.retries == 0
+
+
+def test_a_run_that_failed_is_told_once_and_left_to_a_person(service: Service, clips: Clips) -> None:
+    run = submitted(service, clips[0])
+    for times in (1, 2):
+        service.dispatcher.states[run] = Outcome("failed", "no space left")
+        service.intake.turn()
+        service.intake.turn()
+        assert service.dispatcher.states[run] == Outcome("failed", "no space left")
+        told = [line for line in service.told if line.startswith("wolf waits for a person: its run failed: no space")]
+        assert len(told) == times
+        service.dispatcher.states[run] = Outcome()  # Retry
+        service.intake.turn()
+    (entry,) = service.ledger.entries()
+    assert entry.state == "submitted"
+
+
 def test_another_run_of_a_drop_may_be_tried_again_as_often(service: Service, clips: Clips) -> None:
     run = submitted(service, clips[0])
     service.dispatcher.states[run] = Outcome("crashed")

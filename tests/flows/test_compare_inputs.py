@@ -82,7 +82,9 @@ def test_what_the_command_does_not_say_the_config_does(tmp_path: Path) -> None:
     plain = compare_config("", "", "", "", [], quick=False)
     assert (plain.base.source, plain.method.preset, plain.samples.seeds) == ("pocket", "demo", (0, 1, 2))
     assert plain.samples.guidance_scale == DEMO_GUIDANCE
-    assert compare_config("", "", "", "", ["samples.guidance_scale=2"], quick=False).samples.guidance_scale == 2
+    others = {"samples.guidance_scale=2": 2, "method.preset=paper": 0, "base.source=pocket-outline": 0}
+    for setting, guidance in others.items():
+        assert compare_config("", "", "", "", [setting], quick=False).samples.guidance_scale == guidance
 
 
 def test_the_base_is_every_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

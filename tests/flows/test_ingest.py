@@ -28,7 +28,7 @@ from pipeline_lib.steps.state import StateFolder
             MediaError("wolf.mp4 is too dark", fix="film by day"),
             Outcome("refused", "wolf.mp4 is too dark; film by day"),
         ),
-        (ResourceError("disk full"), Outcome()),
+        (ResourceError("disk full"), Outcome("failed", "Flow run encountered an exception: ResourceError: disk full")),
     ],
 )
 def test_a_finished_run(state: StateFolder, error: Exception | None, outcome: Outcome) -> None:
@@ -43,13 +43,18 @@ def test_a_finished_run(state: StateFolder, error: Exception | None, outcome: Ou
 
 
 def test_a_cancelled_run_gives_its_drop_back_and_a_crashed_one_keeps_it() -> None:
-    from prefect.states import Cancelled, Crashed, Running
+    from prefect.states import Cancelled, Crashed, Failed, Running
 
     now = datetime.now(UTC)
     long_ago = now - timedelta(seconds=CRASHED_SECONDS)
     assert outcome_of(Cancelled()).ended == "refused"
     assert outcome_of(Crashed(message="MediaError: no", timestamp=long_ago)) == Outcome("crashed")
     assert outcome_of(Crashed(timestamp=now)) == Outcome()  # it may be told once more
+    asked = "Execution was aborted by a termination signal."
+    assert outcome_of(Crashed(message=asked, timestamp=long_ago)) == Outcome("stopped")
+    away = "Flow run encountered an exception: UnreachableError: the hub"
+    assert outcome_of(Failed(message=away, timestamp=long_ago)) == Outcome("crashed")
+    assert outcome_of(Failed(message=away, timestamp=now)) == Outcome()
     assert outcome_of(Running()) == Outcome()
 
 

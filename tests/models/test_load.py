@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline_lib.errors import InputError, PipelineError, UnreachableError
+from pipeline_lib.errors import InputError, PipelineError, ResourceError, UnreachableError
 from pipeline_lib.models.families import FAMILIES
 from pipeline_lib.models.folder import CARD_NAME
 from pipeline_lib.models.load import load_base
@@ -134,6 +135,21 @@ def test_a_hub_that_is_not_there_is_not_the_callers_fault(tmp_path: Path, monkey
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
     with pytest.raises(UnreachableError, match="somebody/tiny"):
         load_base("somebody/tiny")
+
+
+def test_a_cache_that_cannot_be_written_is_no_trouble_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is told as one: what is raised is what the system raises there."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+    with pytest.raises(ResourceError, match="disk full while writing somebody/tiny from the hub") as told:
+        load_base("somebody/tiny")
+    assert not isinstance(told.value, UnreachableError)
 
 
 def test_a_hub_id_is_opened_at_its_revision(
