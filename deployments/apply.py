@@ -13,10 +13,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.automations import failures, set_automation, set_triggers, unstarted, zombies
+from deployments.automations import (
+    CONTAINER_START,
+    START,
+    failures,
+    set_automation,
+    set_triggers,
+    unstarted,
+    zombies,
+)
 from deployments.check import checked_deployments, declared_deployments, flow_of
 from deployments.schedules import declared_schedules, wanted
 from pipeline_lib.errors import ResourceError
@@ -66,7 +75,7 @@ async def _apply(deployments: list[dict[str, Any]], at_once: int | None, notify:
         if at_once is not None:
             await client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=at_once))
             await client.update_global_concurrency_limit(TRAINING_LIMIT, GlobalConcurrencyLimitUpdate(limit=at_once))
-        for automation in (zombies(), unstarted()):
+        for automation in (zombies(), unstarted(await _longest_start(client))):
             await set_automation(client, automation)
         if notify:
             await set_automation(client, await failures(client, notify))
@@ -89,6 +98,14 @@ async def _set_pool(client: PrefectClient, name: str, description: str, limit: i
     )
     with suppress(ObjectAlreadyExists):
         await client.create_work_pool(pool)
+
+
+async def _longest_start(client: PrefectClient) -> timedelta:
+    """Of runs in the slower one of the pools."""
+    from prefect.workers.process import ProcessWorker
+
+    types = {(await client.read_work_pool(name)).type for name in (POOL, LIGHT_POOL)}
+    return START if types == {ProcessWorker.type} else CONTAINER_START
 
 
 async def _set_training_limit(client: PrefectClient) -> None:

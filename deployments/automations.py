@@ -22,7 +22,8 @@ ZOMBIES = "mannerism: runs whose process is gone"
 FAILURES = "mannerism: tell of failed runs"
 UNSTARTED = "mannerism: runs that were taken and never began"
 SILENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
-START = timedelta(minutes=10)  # a node may have to fetch an image of several gigabytes
+START, CONTAINER_START = timedelta(minutes=3), timedelta(minutes=10)
+"""How long a run may take to begin: as a process, and as a container, whose image a node may have to fetch."""
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 

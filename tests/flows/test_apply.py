@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deployments.apply import LIGHT_LIMIT, LIGHT_POOL, POOL, TRAINING_FLOW, TRAINING_LIMIT, apply
-from deployments.automations import FAILURES, ZOMBIES
+from deployments.automations import CONTAINER_START, FAILURES, START, UNSTARTED, ZOMBIES
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.steps.state import StateFolder
 from tasks.turn import LIMIT
@@ -128,6 +128,26 @@ def test_the_file_says_what_and_when_and_people_whether(declare: Callable[..., N
 
     declare()
     assert schedules().keys() == {None}
+
+
+def test_a_run_that_never_begins_is_given_up_sooner_as_a_process_than_as_a_container(
+    declare: Callable[..., None],
+) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    declare()
+    assert automations()[UNSTARTED].trigger.within == START
+    former = ask(lambda client: client.read_work_pool(LIGHT_POOL))
+    containers = WorkPoolCreate(name=LIGHT_POOL, type="docker", base_job_template=former.base_job_template)
+    ask(lambda client: client.delete_work_pool(LIGHT_POOL))
+    ask(lambda client: client.create_work_pool(containers))
+    try:
+        declare()
+        assert automations()[UNSTARTED].trigger.within == CONTAINER_START
+    finally:
+        ask(lambda client: client.delete_work_pool(LIGHT_POOL))
+        declare()
+    assert automations()[UNSTARTED].trigger.within == START
 
 
 def test_what_people_switched_off_stays_off(declare: Callable[..., None]) -> None:
