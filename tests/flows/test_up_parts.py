@@ -92,9 +92,10 @@ def made(target: str, folder: Path, program: str, script: str) -> subprocess.Com
     stamp.touch()  # all is installed
     (folder / program).write_text(f"#!/bin/sh\n{script}\n")
     (folder / program).chmod(0o755)
-    inherited = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "MAKEFLAGS")}
+    not_ours = ("HF_HUB_OFFLINE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # those of a `make test`
+    inherited = {name: value for name, value in os.environ.items() if name not in not_ours}
     return subprocess.run(
-        ["make", target, f"BIN={folder}", f"STAMP={stamp}"],
+        ["make", "--no-print-directory", target, f"BIN={folder}", f"STAMP={stamp}"],
         cwd=REPOSITORY,
         env=inherited,
         capture_output=True,
