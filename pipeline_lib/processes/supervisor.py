@@ -123,10 +123,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Ends all, the last one started first; those that do not go are killed with all that they started."""
-        for child in reversed(self._children):
-            if child.process is not None:
-                _end_group(child.process, self._grace)
-        self._children.clear()
+        for child in reversed(self._children.copy()):
+            self.end(child.service.name)
 
     def pids(self) -> dict[str, int]:
         """Process ids of those that run, by name."""

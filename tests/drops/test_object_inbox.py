@@ -380,35 +380,3 @@ def test_a_death_after_any_act_leaves_each_drop_with_its_one_end(tmp_path: Path)
         if not died:
             assert lives > 30
             return
-
-
-@pytest.mark.timeout(900)
-def test_a_cancelled_run_that_ends_well_after_all_takes_its_drop_to_done_whatever_dies(tmp_path: Path) -> None:
-    for lives in count(1):
-        service = StoreService(tmp_path / str(lives))
-        service.drop("wolf", WOLF)
-        service.intake.turn()
-        service.end(Outcome("refused", "its run was cancelled"))
-        assert len(service.here("rejected")) == len(WOLF) + 1
-        (run,) = service.dispatcher.configs
-        service.dispatcher.states[run] = Outcome("well")
-        died = False
-        with pytest.MonkeyPatch.context() as patch:
-            service.again()
-            mortal(patch, lives)
-            try:
-                service.intake.turn()
-            except DiedError:
-                died = True
-        service.again()
-        service.intake.turn()
-        (entry,) = service.ledger.entries()
-        assert entry.state == "done", lives
-        assert service.here("rejected") == {}, lives
-        assert service.here("done") == media(f"wolf-{entry.digest[:12]}", WOLF), lives
-        assert not list(service.inbox.rejected.iterdir()), lives
-        assert len(list(service.inbox.input(entry.key).iterdir())) == len(WOLF), lives
-        service.files.store.clear()
-        if not died:
-            assert lives > 5
-            return
