@@ -168,6 +168,11 @@ class MlflowTracker:
             self._monitor = None
         self._metric_log().flush()
         self._connection.client.set_terminated(run_id, status)
+        if status in {"FAILED", "KILLED"}:
+            # A stop that comes while a stage's page is being opened leaves it to nobody.
+            open_stages = f"tags.`{_PARENT_TAG}` = '{run_id}' AND attributes.status = 'RUNNING'"
+            for stage in self._connection.find(open_stages):
+                self._connection.client.set_terminated(stage.info.run_id, status)
 
     def _open(self, former: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:
         client, kept = self._connection.client, names.clean_tags({**tags, WRITER_TAG: writer()})

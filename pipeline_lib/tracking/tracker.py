@@ -117,7 +117,7 @@ class Tracker(Protocol):
         ...
 
     def end(self, status: RunStatus = "FINISHED") -> None:
-        """Writes what is gathered and closes the run."""
+        """Writes what is gathered and closes the run; where that failed or was stopped, its open stages, too."""
         ...
 
 

@@ -23,6 +23,7 @@ from pipeline_lib.records import ClipRecord, SourceFacts
 from pipeline_lib.tracking import DIGEST_TAG, FLOW_RUN_TAG, NullTracker, Tracker
 from pipeline_lib.tracking.connection import WRITER_TAG
 from pipeline_lib.tracking.mlflow_tracker import MlflowTracker
+from pipeline_lib.tracking.tracker import RunStatus
 
 PROGRAM = str(Path(__file__).with_name("writer_program.py"))
 NASTY = "../../Füchs'  \"`\n\0:/%.."
@@ -159,6 +160,18 @@ def test_stages_are_children_and_are_found_again(place: Path, tracker: MlflowTra
     other = new_tracker(place)
     other.start_run("another", {DIGEST_TAG: "another"}, {})
     assert other.child("train: set").run_id != first.run_id
+
+
+@pytest.mark.parametrize(("status", "expected"), [("KILLED", "KILLED"), ("FAILED", "FAILED"), ("SCHEDULED", "RUNNING")])
+def test_a_stage_that_nobody_holds_ends_with_its_run(tracker: MlflowTracker, status: RunStatus, expected: str) -> None:
+    """As where a signal comes between the opening of its page and the end of the call that opened it."""
+    tracker.start_run("stopped", {}, {})
+    stage, done = tracker.child("motion"), tracker.child("identity")
+    done.end()
+    tracker.end(status)
+    assert client(tracker).get_run(stage.run_id).info.status == expected
+    assert client(tracker).get_run(done.run_id).info.status == "FINISHED"
+    client(tracker).set_terminated(stage.run_id)
 
 
 def test_params_are_flat_short_and_kept(place: Path, tracker: MlflowTracker, caplog: pytest.LogCaptureFixture) -> None:
