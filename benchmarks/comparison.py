@@ -54,7 +54,8 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
     models = ", ".join(f"{name} `{digest[:12]}`" for name, digest in record.models.items())
     lines = [
         f"{record.started[:10]}, `{command}` ({duration(record.seconds)} in the last of {record.starts} calls): "
-        f"{record.told}; {seeds}; {models}. In brackets the 95 % bootstrap interval over concepts.",
+        f"{record.told}; {seeds}; {models}. In brackets the 95 % bootstrap interval over concepts, "
+        "behind `t` Student's: what is said to hold does by both.",
         "",
         *_paper(record),
         *_truth(record, labels),

@@ -39,6 +39,7 @@ from pipeline_lib.drops.ledger import Ledger
 from pipeline_lib.media.write import write_video
 from pipeline_lib.models.tiny import tiny_wan
 from pipeline_lib.run_config import RunConfig, config_text, parse_config
+from pipeline_lib.sections import ENCODERS
 from pipeline_lib.steps.gate import GATE_TAG, REASON_TAG
 from pipeline_lib.steps.layout import REPORT_FILE
 from pipeline_lib.steps.run_folder import all_runs
@@ -120,7 +121,7 @@ def template(base: Path) -> RunConfig:
         "base": {"source": str(base)},
         "method": {"name": "lora", "settings": {"steps": 1, "batch": 1, "rank": 1, "prior_weight": 0.0}},
         "samples": {"prompts": ["{subject} on the beach"], "num_inference_steps": 1},
-        "evaluation": {"encoder": "none", "image_encoder": "none"},
+        "evaluation": dict.fromkeys(ENCODERS, "none"),
     })  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def config_of(index: int, folder: Path, preset: str, base: str, settings: Sequen
     own = []
     if base:
         own.append(f"base.source={Path(base).resolve()}")
-        for key, part in (("encoder", "clip"), ("image_encoder", "image")):
+        for key, part in (("encoder", "clip"), ("image_encoder", "image"), ("identity_encoder", "identity")):
             if (zoo_root() / part / "config.json").is_file():
                 own.append(f"evaluation.{key}={zoo_root() / part}")
     return with_settings(config, [*own, *settings])

@@ -10,10 +10,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.batch import run_configs
-from flows.compare_plan import Plan, indices, plan
+from flows.compare_plan import Plan, creatures, plan
 from flows.concepts import Chosen
 from flows.own_page import Shown, own_page, publish
-from pipeline_lib.compare.concepts import gizmo_files
+from pipeline_lib.compare.concepts import creature_files
 from pipeline_lib.errors import ConfigError, InputError
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.run_folder import now, run_identity
@@ -42,8 +42,9 @@ def compare(
 
     Args:
         methods: labels of entries, or names of methods; empty: the core.
-        gizmos: of the pocket world: `reporting`, `tuning`, `all`, or numbers with commas; empty: `reporting` (`tuning`
-            for ablations), and none where `concepts` are named.
+        gizmos: of the pocket world, with commas: `reporting`, `tuning`, `all`, `pairs` (two gizmos in one clip),
+            `pairs-tuning`, numbers of gizmos, and pairs such as `pair:2`; empty: `reporting` (`tuning` for ablations),
+            and none where `concepts` are named.
         concepts: clips and folders, as a batch takes them; no truth is known of them.
         ablations: Set-and-Sequence with single settings changed.
         config: base, preset, sampling seeds and training of every run; its `method.settings` hold for those entries
@@ -54,14 +55,14 @@ def compare(
         The comparison's record, in a state that tells how many cells failed.
 
     Raises:
-        InputError: an unknown method, gizmo or setting, or something that is no concept.
+        InputError: an unknown method, gizmo, pair or setting, or something that is no concept.
     """
     if at_once < 1:
         raise ConfigError("at_once", got=str(at_once), expected="at least 1")
     started, clock, state = now(), time.monotonic(), StateFolder.open()
     planned = plan(methods, gizmos, concepts, config, ablations=ablations)
-    for index in indices(gizmos, concepts, ablations=ablations):
-        gizmo_files(index, state.gizmos)
+    for creature in creatures(gizmos, concepts, ablations=ablations):
+        creature_files(creature, state.gizmos)
     batch = run_configs([cell.run for cell in planned.cells], name=CELLS, at_once=at_once)
     record = _written(planned, batch, config, (started, clock))
     ended = Failed if record.missing else Completed

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flows.concepts import Chosen, chosen_concepts
-from pipeline_lib.compare.concepts import chosen_gizmos, gizmo_config, gizmo_pace
+from pipeline_lib.compare.concepts import chosen_creatures, creature_config, moves
 from pipeline_lib.compare.entries import Entry, check_shared_settings, chosen_entries, differing, entry_config
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.state import StateFolder
+from pipeline_lib.world.gizmos import Gizmo
+from pipeline_lib.world.pairs import Pair
 
 
 class Wanted(NamedTuple):
@@ -56,26 +58,27 @@ def plan(
     check_shared_settings(entries, template)
     entries, notes = differing(entries, template)
     folder = StateFolder.open().gizmos
-    cells, moves = list[Wanted](), dict[str, str]()
+    chosen = creatures(gizmos, concepts, ablations=ablations)
+    cells, kinds = list[Wanted](), dict[str, str]()
     for entry in entries:
         own = entry_config(entry, template)
-        made = [(gizmo_config(index, folder, own), index) for index in indices(gizmos, concepts, ablations=ablations)]
-        for run, index in made:
-            moves[run.concept_name] = gizmo_pace(index)
+        made = [(creature_config(creature, folder, own), creature) for creature in chosen]
+        for run, creature in made:
+            kinds[run.concept_name] = moves(creature)
             cells.append(_wanted(entry, run.concept_name, run))
         given = [_of_comparison(one, own) for one in chosen_concepts([Path(text) for text in concepts], own)]
         names = _told_apart([one.name for one in given], [run.concept_name for run, _ in made])
         for name, one in zip(names, given, strict=True):
-            moves.setdefault(name, "")
+            kinds.setdefault(name, "")
             cells.append(_wanted(entry, name, one.config, one.problem))
-    return Plan(entries, moves, cells, notes)
+    return Plan(entries, kinds, cells, notes)
 
 
-def indices(gizmos: str, concepts: Sequence[str], *, ablations: bool) -> tuple[int, ...]:
-    """The gizmos that are compared on; arguments as for :func:`flows.compare.compare`."""
+def creatures(gizmos: str, concepts: Sequence[str], *, ablations: bool) -> tuple[Gizmo | Pair, ...]:
+    """The gizmos and pairs that are compared on; arguments as for :func:`flows.compare.compare`."""
     if not gizmos and concepts:
         return ()
-    return chosen_gizmos(gizmos or ("tuning" if ablations else "reporting"))
+    return chosen_creatures(gizmos or ("tuning" if ablations else "reporting"))
 
 
 def _wanted(entry: Entry, concept: str, config: RunConfig | None, problem: str = "") -> Wanted:

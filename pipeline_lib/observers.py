@@ -87,6 +87,12 @@ def wants_masks(config: RunConfig) -> bool:
     return config.mask.segmenter != "none"
 
 
+def own_segmenter(config: RunConfig) -> Path | None:
+    """The folder of the segmenter that a run's base brings; None where it brings none."""
+    named = BASES.get(config.base.source)
+    return named.segmenter if named and named.segmenter and (named.segmenter / _MODEL_CONFIG).is_file() else None
+
+
 def segmenter_path(config: RunConfig) -> Path | None:
     """What a run's masks are read from or made with; None where that is a name.
 
@@ -101,14 +107,14 @@ def segmenter_path(config: RunConfig) -> Path | None:
     """
     name = config.mask.segmenter
     if name == "auto":
-        named = BASES.get(config.base.source)
-        if named is None or named.segmenter is None or not (named.segmenter / _MODEL_CONFIG).is_file():
+        own = own_segmenter(config)
+        if own is None:
             raise ConfigError(
                 f"mask.segmenter: the base {config.base.source} brings no segmenter",
                 expected="the folder of a CLIPSeg model, or your own masks: a video, an image or a folder of images",
                 fix="--set mask.segmenter=PATH",
             )
-        return named.segmenter
+        return own
     known = names_of(_SEGMENTERS, _SEGMENTER_GROUP)
     if name == "none" or name in known:
         return None

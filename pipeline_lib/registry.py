@@ -24,7 +24,7 @@ from pipeline_lib.records import LoraUse
 from pipeline_lib.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
+    from pipeline_lib.features.encoders import FrameEncoder, IdentityEncoder, ImageTextEncoder
     from pipeline_lib.features.truth import TruthReader
     from pipeline_lib.methods.method import Method
     from pipeline_lib.models.base import BaseModel
@@ -57,6 +57,7 @@ class NamedBase(NamedTuple):
     preset: str
     encoder: Path | None
     image_encoder: Path | None
+    identity_encoder: Path | None = None
     captioner: Path | None = None
     segmenter: Path | None = None
     loras: tuple[Path, ...] = ()
@@ -67,6 +68,7 @@ _POCKET = NamedBase(
     preset="pocket",
     encoder=zoo_root() / "clip",
     image_encoder=zoo_root() / "image",
+    identity_encoder=zoo_root() / "identity",
     captioner=zoo_root() / "captioner",
     segmenter=zoo_root() / "segmenter",
 )
@@ -77,18 +79,20 @@ BASES: dict[str, NamedBase] = {
 
 
 class NamedTruth(NamedTuple):
-    """A world whose truth is known: who reads it, `module:class`, and the files of the reader's weights."""
+    """A world whose truth is known: who reads it, `module:class`, and the files of the reader's weights.
+
+    `concept` gives what it knows by number, `module:function`.
+    """
 
     reader: str
+    concept: str
     weights: tuple[Path, ...]
 
 
-_JUDGE = zoo_root() / "judge"
+_JUDGE = tuple(zoo_root() / "judge" / name for name in ("first.safetensors", "first_gallery.safetensors"))
 TRUTHS: dict[str, NamedTruth] = {
-    "gizmo": NamedTruth(
-        "pipeline_lib.pocket.truth_reader:GizmoTruth",
-        (_JUDGE / "first.safetensors", _JUDGE / "first_gallery.safetensors"),
-    ),
+    "gizmo": NamedTruth("pipeline_lib.pocket.truth_reader:GizmoTruth", "pipeline_lib.world.gizmos:gizmo", _JUDGE),
+    "pair": NamedTruth("pipeline_lib.pocket.truth_reader:PairTruth", "pipeline_lib.world.pairs:pair", _JUDGE),
 }
 
 
@@ -238,50 +242,50 @@ def open_base(config: RunConfig, device: str, dtype: str) -> BaseModel:
     return base
 
 
-def encoder_folder(config: RunConfig) -> Path | None:
-    """Folder of the image-text encoder that scores a run's samples; None where there is none.
+def encoder_folder(config: RunConfig, role: str = "encoder") -> Path | None:
+    """Folder of an encoder that scores a run's samples; None where there is none.
 
     Args:
-        config: its `evaluation.encoder`: "none", "auto" for the one that comes with the base, or a folder.
+        config: its `evaluation`: "none", "auto" for the one that comes with the base, or a folder.
+        role: one of `ENCODERS`: a CLIP model, a vision transformer (DINO's role), or an identity encoder.
 
     Returns:
-        The folder of a CLIP model, or None.
+        The folder of the model, or None.
 
     Raises:
         ConfigError: a folder was named and is not there.
     """
-    named = BASES.get(config.base.source)
-    return _encoder_folder("encoder", config.evaluation.encoder, named and named.encoder)
-
-
-def image_encoder_folder(config: RunConfig) -> Path | None:
-    """Folder of the image encoder (DINO's role) that scores a run's samples; None where there is none.
-
-    Args:
-        config: its `evaluation.image_encoder`, as for :func:`encoder_folder`.
-
-    Returns:
-        The folder of a vision transformer, or None.
-
-    Raises:
-        ConfigError: a folder was named and is not there.
-    """
-    named = BASES.get(config.base.source)
-    return _encoder_folder("image_encoder", config.evaluation.image_encoder, named and named.image_encoder)
+    name, named = getattr(config.evaluation, role), BASES.get(config.base.source)
+    if name == "none":
+        return None
+    if name == "auto":
+        own: Path | None = getattr(named, role, None)
+        return own if own and (own / "config.json").is_file() else None
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"evaluation.{role}: no model in {name}", fix="give the folder of one, or none")
+    return folder
 
 
 def open_encoder(folder: Path, device: str) -> ImageTextEncoder:
-    """The encoder in a folder that :func:`encoder_folder` told."""
+    """The image-text encoder in a folder that :func:`encoder_folder` told."""
     from pipeline_lib.features.image_text import ClipEncoder
 
     return ClipEncoder(folder, device=device)
 
 
 def open_image_encoder(folder: Path, device: str) -> FrameEncoder:
-    """The encoder in a folder that :func:`image_encoder_folder` told."""
+    """The image encoder in a folder that :func:`encoder_folder` told."""
     from pipeline_lib.features.vit import VitEncoder
 
     return VitEncoder(folder, device=device)
+
+
+def open_identity_encoder(folder: Path, device: str) -> IdentityEncoder:
+    """The identity encoder in a folder that :func:`encoder_folder` told."""
+    from pipeline_lib.features.identity import CropIdentityEncoder
+
+    return CropIdentityEncoder(folder, device=device)
 
 
 def truth_weights(config: RunConfig) -> list[Path]:
@@ -321,29 +325,22 @@ def open_truth(config: RunConfig) -> TruthReader | None:
     if not weights:
         return None
     named, number = _named_truth(config)
-    module, _, attribute = named.reader.partition(":")
-    reader: TruthReader = getattr(import_module(module), attribute)(number, *weights)
+    reader: TruthReader = _attribute(named.reader)(number, *weights)
     return reader
 
 
 def _named_truth(config: RunConfig) -> tuple[NamedTruth, int]:
-    from pipeline_lib.world.gizmos import gizmo
-
     name, _, number = config.evaluation.truth.partition(":")
     if name not in TRUTHS or not number.isdecimal():
         raise unknown_name("evaluation.truth", config.evaluation.truth, [f"{known}:NUMBER" for known in TRUTHS])
-    return TRUTHS[name], gizmo(int(number)).index
+    _attribute(TRUTHS[name].concept)(int(number))
+    return TRUTHS[name], int(number)
 
 
-def _encoder_folder(key: str, name: str, own: Path | None) -> Path | None:
-    if name == "none":
-        return None
-    if name == "auto":
-        return own if own and (own / "config.json").is_file() else None
-    folder = Path(name).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"evaluation.{key}: no model in {name}", fix="give the folder of one, or none")
-    return folder
+def _attribute(where: str) -> Any:
+    """What `module:name` names; imported when needed."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _method_settings(name: str) -> Configurable:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.records import Caption, LoraUse
 from pipeline_lib.sections import (
+    ENCODERS,
     BaseSection,
     ConceptSection,
     EvaluationSection,
@@ -215,7 +216,7 @@ def anchored(config: RunConfig, folder: Path) -> RunConfig:
     captioner = path_or_name(concept.captioner)
     named, masks = config.mask.segmenter, path(config.mask.segmenter)
     segmenter = masks if named not in ("none", "auto") and Path(masks).exists() else named
-    encoders = {name: path_or_name(getattr(evaluation, name)) for name in ("encoder", "image_encoder")}
+    encoders = {name: path_or_name(getattr(evaluation, name)) for name in ENCODERS}
 
     def files(loras: Sequence[LoraUse]) -> tuple[LoraUse, ...]:
         return tuple(lora.model_copy(update={"path": path(lora.path)}) for lora in loras)

@@ -168,6 +168,10 @@ class MaskSection(Section):
     subject: str = Field(default="", description="what the segmenter looks for; empty: the class noun")
 
 
+ENCODERS = ("encoder", "image_encoder", "identity_encoder")
+"""The roles of encoders: keys of :class:`EvaluationSection`, fields of a named base."""
+
+
 class EvaluationSection(Section):
     """How the samples are scored."""
 
@@ -178,6 +182,10 @@ class EvaluationSection(Section):
     image_encoder: str = Field(
         default="auto",
         description="image encoder, DINO's role: auto (the base's own, if any), none, or a local folder of a ViT",
+    )
+    identity_encoder: str = Field(
+        default="auto",
+        description="identity encoder, ArcFace's role: auto (the base's own, if any), none, or a local folder of one",
     )
     truth: str = Field(
         default="", description="what is known to be true of the subject: 'gizmo:4' of the pocket world; empty: nothing"

@@ -38,7 +38,8 @@ def rescore(version: ConceptVersion, registry: ConceptRegistry, ask: Callable[..
     """
     state = StateFolder.open()
     store, config = state.store, load_config(state.runs / version.tags.get(RUN_TAG, "-") / CONFIG_FILE)
-    refs = {name: evidence_of(version, step, store).ref for name, step in _INPUTS.items()}
+    inputs = _INPUTS | ({"masks": "mask"} if evidence_tag("mask") in version.tags else {})
+    refs = {name: evidence_of(version, step, store).ref for name, step in inputs.items()}
     made = ask("evaluate", config, refs, lambda _event: None)
     scores = run_scores(store, made.ref).scores["personalised"]
     same = version.tags.get(evidence_tag("evaluate")) == made.ref.model_dump_json()

@@ -175,6 +175,7 @@ class RunSession:
     def judge(self, champion: StepResult | None) -> Decision:
         """What the gate says of the run's scores, against a champion's samples where there is one."""
         names = {"scores": "evaluate", "clips": "prepare", "captions": "caption", "before": "generate-base"}
+        names |= {"masks": "mask"} if "mask" in self.steps else {}
         refs = {name: self.steps[step] for name, step in names.items()} | ({"champion": champion} if champion else {})
         return Decision.model_validate(self._ask("judge", refs, None))
 

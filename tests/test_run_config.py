@@ -9,8 +9,9 @@ import yaml
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.observers import open_captioner, segmenter_path
-from pipeline_lib.registry import choose_method, encoder_folder, open_base
+from pipeline_lib.registry import BASES, choose_method, encoder_folder, open_base
 from pipeline_lib.run_config import RunConfig, config_text, load_config, parse_config, with_settings
+from pipeline_lib.sections import ENCODERS
 
 
 def test_the_commented_config_holds_every_key_and_loads_to_the_defaults(tmp_path: Path) -> None:
@@ -182,6 +183,12 @@ def test_unknown_bases_captioners_and_encoders_are_config_errors(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"evaluation\.encoder"):
         encoder_folder(with_settings(RunConfig(), [f"evaluation.encoder={tmp_path}"]))
     assert encoder_folder(with_settings(RunConfig(), ["evaluation.encoder=none"])) is None
+    for role in ENCODERS:
+        with pytest.raises(ConfigError, match=rf"evaluation\.{role}: no model"):
+            encoder_folder(with_settings(RunConfig(), [f"evaluation.{role}={tmp_path}"]), role)
+        with_its_own, with_none = RunConfig(), with_settings(RunConfig(), [f"base.source={tmp_path}"])
+        assert encoder_folder(with_its_own, role) == getattr(BASES["pocket"], role)
+        assert encoder_folder(with_none, role) is None
 
 
 def test_a_setting_that_would_save_nothing_is_refused_in_plain_words():

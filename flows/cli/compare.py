@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from flows.cli.output import put, put_json, put_table
 from flows.cli.run import DEMO_GUIDANCE
 from flows.cli.several_runs import SOME_FAILED, heard, put_record
-from flows.compare_plan import plan
+from flows.compare_plan import creatures, plan
 from flows.concepts import concepts_in
 from flows.environment import join_servers, prepare_environment
-from pipeline_lib.compare.concepts import chosen_gizmos
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.pocket.gizmo_run import truth_of
 from pipeline_lib.run_config import RunConfig, anchored, load_config, with_settings
 from pipeline_lib.steps.state import StateFolder
 
@@ -35,7 +35,7 @@ class CompareRequest:
 
     Attributes:
         methods: labels with commas; empty: the core.
-        gizmos: a set's name or numbers; empty: the flow's default.
+        gizmos: sets' names, numbers, pairs; empty: the flow's default.
         concepts: a folder of concepts, or empty.
         quick: one concept, the first.
         ablations: Set-and-Sequence with single settings changed.
@@ -103,7 +103,7 @@ def run_compare(request: CompareRequest, config: RunConfig, *, as_json: bool = F
         0 where all cells are done, else 1.
 
     Raises:
-        InputError: an unknown method, gizmo or setting, or something that is no concept.
+        InputError: an unknown method, gizmo, pair or setting, or something that is no concept.
     """
     methods = [part.strip() for part in request.methods.split(",") if part.strip()]
     gizmos, concepts = _concepts(request)
@@ -171,8 +171,7 @@ def _concepts(request: CompareRequest) -> tuple[str, list[str]]:
     if request.quick and paths and not gizmos:
         return "", paths[:1]
     if request.quick:
-        first = chosen_gizmos(gizmos or ("tuning" if request.ablations else "reporting"))[0]
-        return str(first), []
+        return truth_of(creatures(gizmos, [], ablations=request.ablations)[0]), []
     return gizmos, paths
 
 

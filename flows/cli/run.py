@@ -58,14 +58,14 @@ def asked_config(source: str, options: Mapping[str, Any], settings: Sequence[str
 def demo_config(settings: Sequence[str]) -> RunConfig:
     """A creature of the pocket world that the pocket base has never seen, learned with the preset `demo`."""
     from pipeline_lib.pocket.gizmo_run import gizmo_settings, write_gizmo
-    from pipeline_lib.world.gizmos import REPORTING
+    from pipeline_lib.world.gizmos import REPORTING, gizmo
 
     state = StateFolder.open()
-    folder, index = state.root / "demo", REPORTING[0]
-    config = RunConfig.model_validate({**gizmo_settings(index, folder), "method": {"preset": "demo"}})
+    folder, creature = state.root / "demo", gizmo(REPORTING[0])
+    config = RunConfig.model_validate({**gizmo_settings(creature, folder), "method": {"preset": "demo"}})
     wanted = with_settings(config, [f"samples.guidance_scale={DEMO_GUIDANCE}", *settings])
     state.make()
-    write_gizmo(index, folder, _DEMO_PROMPTS)
+    write_gizmo(creature, folder, _DEMO_PROMPTS)
     return wanted
 
 

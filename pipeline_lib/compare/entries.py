@@ -43,7 +43,7 @@ class Entry(Record):
     about: str = ""
 
 
-AS_PUBLISHED = {"crops": 0}
+AS_PUBLISHED = {"crops": 0, "cross_attention": True}
 """The main method without what presets add to the paper's."""
 CORE = (
     Entry(label=MAIN, method=MAIN, settings=AS_PUBLISHED, about="two stages with regularisers"),
@@ -71,8 +71,8 @@ ABLATIONS = (
     ),
     _ablation("basis-input", "the input side is the basis", basis="input", zero_factor="basis"),
     _ablation("basis-input-coefficients", "both of these", basis="input", zero_factor="coefficients"),
-    _ablation("cross-attention", "the layers that attend to the text learn too", cross_attention=True),
-    _ablation("no-cross-attention", "those layers stay the base's", cross_attention=False),
+    _ablation("no-cross-attention", "the layers that attend to the text stay the base's", cross_attention=False),
+    Entry(label="as-preset", method=MAIN, about="with all that the preset adds to the paper's"),
     *(_ablation(f"rank-{rank}", f"rank {rank}", rank=rank) for rank in (1, 2, 4, 8, 16, 32)),
     _ablation("token-word", "a rare word, nothing learned", special_tokens="word"),
     _ablation("token-output", "words learned at the text encoder's output", special_tokens="encoder_output"),

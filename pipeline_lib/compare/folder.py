@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
 
 from pydantic import Field
 
 from pipeline_lib.compare.blind import write_blind
 from pipeline_lib.compare.cells import Cell, compared_samples, models_used
+from pipeline_lib.compare.concepts import PAIR
 from pipeline_lib.compare.entries import Entry, entry_config
 from pipeline_lib.compare.grids import grids
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
+from pipeline_lib.compare.slices import TWO, slices
 from pipeline_lib.metrics.comparison import ComparedScores, compared
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.records import Record
@@ -25,12 +26,10 @@ from pipeline_lib.steps.run_folder import now
 from pipeline_lib.steps.several_runs import SeveralRunsFolder, how_it_went, report_address
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import disk_errors
-from pipeline_lib.world.pace import Pace
 
 BLIND_FILE, KEY_FILE = "blind.html", "blind_key.json"
 SHOWN_SETTINGS = ("rank", "steps", "identity_steps", "motion_steps", "batch")
 """Settings that the page tells of every method that has them."""
-PACES = get_args(Pace)
 MOST_NAMED = 5
 """Cells without a result that the page's first sentence names."""
 
@@ -146,8 +145,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
         samples = compared_samples(self.state, cells)
         template, former = what.template, self.record()
         labels = [entry.label for entry in what.entries]
-        slices = {name: kind for pace in PACES for name, kind in what.concepts.items() if kind == pace}
-        scores = compared(samples, labels, ORDERINGS, slices)
+        scores = compared(samples, labels, ORDERINGS, slices(what.concepts))
         with disk_errors(self.path, "the comparison's folder"):
             self.path.mkdir(parents=True, exist_ok=True)
             record = CompareRecord(
@@ -170,7 +168,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
         return record
 
     def _page(self, record: CompareRecord) -> ComparePage:
-        about = {name: f"{kind} motion" for name, kind in record.concepts.items() if kind}
+        about = {name: TWO if kind == PAIR else f"{kind} motion" for name, kind in record.concepts.items() if kind}
         return ComparePage(
             title="Methods compared",
             created=datetime.fromisoformat(now()),

@@ -30,7 +30,7 @@ PAPER = (
 )
 PAPER_METRICS = (
     ("MSE", 4, ("mse_edit",)),
-    ("ID", 3, ("dino_i", "clip_i")),
+    ("ID", 3, ("subject_identity", "dino_i", "clip_i")),
     ("C-T", 3, ("clip_t_aggregated",)),
     ("TC", 4, ("clip_consistency",)),
 )
@@ -45,7 +45,7 @@ RATERS = {
 }
 """Per cent of raters for the full method against an entry: identity, motion, prompt, overall."""
 
-_IDENTITY = ("dino_i", "clip_i", "identity_accuracy")
+_IDENTITY = ("subject_identity", "dino_i", "clip_i", "identity_accuracy")
 _PROMPT = ("clip_t_aggregated", "edit_accuracy")
 _MOTION = ("motion_fidelity",)
 _OURS, _LORA_8, _LORA_1, _TWO = "set_and_sequence", "lora-8", "lora-1", "two_stage"

@@ -102,7 +102,6 @@ POCKET: Mapping[str, Any] = {
 }
 DEMO: Mapping[str, Any] = {
     "rank": 32,
-    "cross_attention": False,
     "identity_steps": 600,
     "motion_steps": 250,
     "batch": 4,

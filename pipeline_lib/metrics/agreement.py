@@ -19,6 +19,7 @@ from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts
 from pipeline_lib.records import Record
 
 COUNTERPARTS = (
+    ("subject_identity", "identity_accuracy"),
     ("dino_i", "identity_accuracy"),
     ("clip_i", "identity_accuracy"),
     ("mse_subject", "identity_accuracy"),

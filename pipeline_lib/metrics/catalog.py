@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from pipeline_lib.records import Score
 
 Direction = Literal["higher", "lower", "closer"]
-Source = Literal["truth", "pixels", "image_text", "image", "flow"]
+Source = Literal["truth", "pixels", "image_text", "image", "identity", "flow"]
 
 
 class Measurement(NamedTuple):
@@ -90,6 +90,18 @@ _METRICS = (
         decimals=2,
     ),
     Metric(
+        name="subject_identity",
+        label="Is the same subject",
+        short="ID",
+        meaning="Mean similarity of the subject, cut out of every sample frame that shows it, to the mean subject of "
+        "the reference, by an encoder of identity: the pocket world's own, in ArcFace's role.",
+        direction="higher",
+        low=-1,
+        high=1,
+        source="identity",
+        cites="Set-and-Sequence's ID, with another encoder",
+    ),
+    Metric(
         name="clip_i",
         label="Looks like the subject",
         short="CLIP-I",
@@ -134,6 +146,17 @@ _METRICS = (
         cites="Set-and-Sequence, DualReal, VCD",
     ),
     Metric(
+        name="background_consistency",
+        label="Background stays the same",
+        short="BG cons.",
+        meaning="Mean CLIP similarity of every frame to the one before it and to the first.",
+        direction="higher",
+        low=0,
+        high=1,
+        source="image_text",
+        cites="VBench background consistency",
+    ),
+    Metric(
         name="dino_i",
         label="Looks like the subject, DINO",
         short="DINO-I",
@@ -155,6 +178,17 @@ _METRICS = (
         high=1,
         source="image",
         cites="Set-and-Sequence, DualReal, VCD",
+    ),
+    Metric(
+        name="subject_consistency",
+        label="Subject stays the same",
+        short="subject cons.",
+        meaning="Mean similarity of every frame to the one before it and to the first, by the same image encoder.",
+        direction="higher",
+        low=0,
+        high=1,
+        source="image",
+        cites="VBench subject consistency",
     ),
     Metric(
         name="dynamic_degree_gap",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 from pydantic import Field
@@ -54,8 +54,8 @@ class ComparedScores(Record):
     Attributes:
         tables: group of prompts → row → metric → mean.
         differences: the same as differences to the first method, on equal concepts, prompts and seeds.
-        slices: kind of motion → row → metric → mean, on edit prompts.
-        slice_sizes: kind of motion → how many concepts.
+        slices: slice → row → metric → mean, on edit prompts.
+        slice_sizes: slice → how many concepts.
         trade_off: None without the metrics for it.
         wins: of the first row against the others, on edit prompts.
         findings: of orderings, on edit prompts.
@@ -76,7 +76,7 @@ def compared(
     samples: Sequence[ScoredSample],
     methods: Sequence[str],
     orderings: Sequence[Ordering] = (),
-    slices: Mapping[str, str] | None = None,
+    slices: Mapping[str, Collection[str]] | None = None,
 ) -> ComparedScores:
     """Compares methods.
 
@@ -84,7 +84,7 @@ def compared(
         samples: with a method's label as their row, and the rows `BESIDE` once for each concept.
         methods: labels in the order of the tables; the first one is held against each other one.
         orderings: that are tested.
-        slices: a concept's kind of motion, by its name, where that is known; kinds in the order of the tables.
+        slices: names of the concepts of each slice, in the order of the tables.
 
     Returns:
         All numbers.
@@ -96,8 +96,7 @@ def compared(
     groups = {RECONSTRUCTION: in_group(samples, True), EDITS: in_group(samples, False)}
     edits, rows = groups[EDITS], [CHANCE, BASE, *methods, CEILING]
     tables = {name: concept_means(members, rows) for name, members in groups.items()}
-    kinds = slices or {}
-    alike = {kind: {name for name, of in kinds.items() if of == kind} for kind in dict.fromkeys(kinds.values())}
+    alike = slices or {}
     return ComparedScores(
         tables=tables,
         differences={name: _differences(members, methods) for name, members in groups.items()},

@@ -9,6 +9,8 @@ import torch
 
 from pipeline_lib.metrics.catalog import Measurement
 
+_ALONE = "one frame has no neighbour"
+
 
 def text_aggregated(v: torch.Tensor, t: torch.Tensor) -> Measurement:
     """cos(mean_i v_i, t): Set-and-Sequence's C-T."""
@@ -31,5 +33,14 @@ def image_similarity(v: torch.Tensor, r: torch.Tensor) -> Measurement:
 def consistency(v: torch.Tensor) -> Measurement:
     """mean_i cos(v_i, v_{i+1}): temporal consistency."""
     if len(v) < 2:
-        return Measurement(None, "one frame has no neighbour")
+        return Measurement(None, _ALONE)
     return Measurement(float((v[:-1].double() * v[1:].double()).sum(-1).mean()))
+
+
+def consistency_with_first(v: torch.Tensor) -> Measurement:
+    """mean_{i ≥ 1} (max(0, cos(v_i, v_{i-1})) + max(0, cos(v_i, v_0))) / 2: VBench's consistency."""
+    if len(v) < 2:
+        return Measurement(None, _ALONE)
+    later, earlier = v[1:].double(), v[:-1].double()
+    previous, first = (later * earlier).sum(-1), later @ v[0].double()
+    return Measurement(float((previous.clamp(min=0) + first.clamp(min=0)).mean() / 2))

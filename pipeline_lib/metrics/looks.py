@@ -53,9 +53,9 @@ def score_looks(frames: Frames, looks: Looks | None, frames_per_second: float) -
         frames_per_second: of the sample.
 
     Returns:
-        `dino_i` and `dino_consistency`, with None and a reason where there is no value.
+        `dino_i`, `dino_consistency` and `subject_consistency`, with None and a reason where there is no value.
     """
-    names = ("dino_i", "dino_consistency")
+    names = ("dino_i", "dino_consistency", "subject_consistency")
     if looks is None:
         trace = Trace(frames_per_second=frames_per_second)
         return [to_score(name, Measurement(None, NO_ENCODER), trace) for name in names]
@@ -66,5 +66,6 @@ def score_looks(frames: Frames, looks: Looks | None, frames_per_second: float) -
         frames_per_second=frames_per_second,
     )
     v = looks.encoder.frames(frames)
-    values = (image_text.image_similarity(v, looks.embeddings), image_text.consistency(v))
+    similarity = image_text.image_similarity(v, looks.embeddings)
+    values = (similarity, image_text.consistency(v), image_text.consistency_with_first(v))
     return [to_score(name, value, trace) for name, value in zip(names, values, strict=True)]

@@ -40,8 +40,8 @@ class PairedDifference(Record):
 class Finding(Record):
     """What one metric says of an ordering.
 
-    The verdict is `holds` where every pair does, `does not hold` where some pair is the other way round beyond its
-    interval, else `undecided`; also where a row that it speaks of is missing.
+    The verdict is `holds` where every pair does, `does not hold` where some pair is the other way round beyond both of
+    its intervals, else `undecided`; also where a row that it speaks of is missing.
     """
 
     ordering: Ordering
@@ -80,9 +80,9 @@ def _pair(samples: Sequence[ScoredSample], ordering: Ordering, metric: str, agai
 
 
 def _verdict(ordering: Ordering, difference: ConceptMean, margin: float) -> Verdict:
-    low, high = difference.low, difference.high
-    if low is None or high is None:
+    if difference.surely_within is None:
         return "undecided"
+    low, high = difference.surely_within
     if ordering.relation == "equal":
         if -margin <= low and high <= margin:
             return "holds"

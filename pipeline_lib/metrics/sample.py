@@ -166,7 +166,7 @@ def _aligned_error(
 def _image_text_scores(
     frames: Frames, reference: Reference, prompt_text: str, encoder: ImageTextEncoder | None, frames_per_second: float
 ) -> list[Score]:
-    names = ("clip_t_aggregated", "clip_t_mean", "clip_i", "clip_consistency")
+    names = ("clip_t_aggregated", "clip_t_mean", "clip_i", "clip_consistency", "background_consistency")
     if encoder is None or reference.embeddings is None:
         trace = Trace(frames_per_second=frames_per_second)
         return [to_score(name, Measurement(None, NO_ENCODER), trace) for name in names]
@@ -184,7 +184,8 @@ def _image_text_scores(
         t = encoder.text(text)
         aggregated = _noted(image_text.text_aggregated(v, t), note)
         mean = _noted(image_text.text_mean(v, t), note)
-    values = (aggregated, mean, image_text.image_similarity(v, reference.embeddings), image_text.consistency(v))
+    similarity = image_text.image_similarity(v, reference.embeddings)
+    values = (aggregated, mean, similarity, image_text.consistency(v), image_text.consistency_with_first(v))
     return [to_score(name, value, trace) for name, value in zip(names, values, strict=True)]
 
 

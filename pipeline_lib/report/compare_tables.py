@@ -91,7 +91,7 @@ def difference_matrices(scores: ComparedScores) -> list[Matrix]:
 
 
 def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
-    """A table for each kind of motion, truth metrics alone."""
+    """A table for each kind of motion, and for one and two subjects, truth metrics alone."""
     return [
         _matrix(kind.capitalize(), _concepts(scores.slice_sizes[kind]), cells, methods, list(TRUTH))
         for kind, cells in scores.slices.items()
@@ -266,14 +266,15 @@ def _number(mean: ConceptMean | None, metric: str, *, best: bool = False) -> Num
 
 
 def _change(difference: ConceptMean | None, metric: Metric) -> Number:
-    """A difference, marked where its interval does not hold 0."""
+    """A difference, marked where neither of its intervals holds 0."""
     if difference is None:
         return Number("–")
     text, ends, mark = signed(difference.mean, metric.decimals), _ends(difference), ""
-    if ends is None:
+    both = difference.surely_within
+    if ends is None or both is None:
         return Number(text)
-    if metric.direction != "closer" and not ends[0] <= 0 <= ends[1]:
-        mark = "better" if (ends[0] > 0) == (metric.direction == "higher") else "worse"
+    if metric.direction != "closer" and not both[0] <= 0 <= both[1]:
+        mark = "better" if (both[0] > 0) == (metric.direction == "higher") else "worse"
     return Number(text, f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}", mark)
 
 
@@ -285,7 +286,11 @@ def _signed_interval(difference: ConceptMean, metric: Metric) -> str:
     ends = _ends(difference)
     if ends is None:
         return f"{_concepts(difference.num_concepts)}: too few for an interval"
-    return f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}"
+    told = f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}"
+    low, high = difference.student_low, difference.student_high
+    if low is None or high is None:
+        return told
+    return f"{told}; t {signed(low, metric.decimals)} to {signed(high, metric.decimals)}"
 
 
 def _most_concepts(cells: Cells) -> str:

@@ -17,11 +17,11 @@ from pipeline_lib.registry import (
     choose_method,
     choose_settings,
     encoder_folder,
-    image_encoder_folder,
     open_base,
     truth_weights,
 )
 from pipeline_lib.run_config import RunConfig
+from pipeline_lib.sections import ENCODERS
 from pipeline_lib.steps.caption import class_noun
 from pipeline_lib.steps.prepare import collect_inputs
 
@@ -57,8 +57,8 @@ def check_service(config: RunConfig) -> None:
     segmenter_path(config)
     check_base(config)
     _check_loras(config)
-    encoder_folder(config)
-    image_encoder_folder(config)
+    for role in ENCODERS:
+        encoder_folder(config, role)
     truth_weights(config)
 
 

@@ -12,26 +12,32 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
+from pipeline_lib.features.encoders import FrameEncoder, IdentityEncoder, ImageTextEncoder
 from pipeline_lib.features.truth import TruthReader
+from pipeline_lib.masks.segmenter import Segmenter
 from pipeline_lib.media.clip import Clip
 from pipeline_lib.media.write import write_video
 from pipeline_lib.metrics.aggregate import ScoredSample, in_group, paired_differences, summary
+from pipeline_lib.metrics.identity import measure_identity, score_identity
 from pipeline_lib.metrics.looks import measure_looks, score_looks
 from pipeline_lib.metrics.sample import Reference, measure_reference, score_sample
 from pipeline_lib.metrics.windows import Window
 from pipeline_lib.models.base import BaseModel
+from pipeline_lib.observers import own_segmenter
 from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord
-from pipeline_lib.registry import encoder_folder, image_encoder_folder, open_truth, truth_weights
+from pipeline_lib.registry import encoder_folder, open_truth, truth_weights
+from pipeline_lib.sections import ENCODERS
 from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.generate import load_samples
 from pipeline_lib.steps.layout import CEILING, SCORES_FILE, SUMMARY_FILE
+from pipeline_lib.steps.mask import load_masks, mask_words
+from pipeline_lib.steps.plan import SCORED
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.sampling import unseeded_facts
 from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_build
@@ -39,13 +45,19 @@ from pipeline_lib.storage import ArtifactStore, write_atomic
 from pipeline_lib.storage.files import CHECKSUMS
 from pipeline_lib.training.encode import to_frames, to_pixels, window_starts
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 KIND = "scores"
 MAX_PIECES = 16
 """Windows or pictures that go through the autoencoder for the ceiling, spread evenly over all."""
 
-Encoders = tuple[ImageTextEncoder | None, FrameEncoder | None]
-"""An image-text encoder and an image encoder, each where there is one."""
+
+class Encoders(NamedTuple):
+    """Those that look at the frames, each where there is one; the segmenter finds subjects for the identity encoder."""
+
+    image_text: ImageTextEncoder | None
+    image: FrameEncoder | None
+    identity: IdentityEncoder | None
+    segmenter: Segmenter | None
 
 
 @dataclass(frozen=True)
@@ -68,31 +80,38 @@ def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult
 
     Args:
         context: base and encoders.
-        inputs: `clips`, `captions`, `before` and `after`, the samples of both models.
+        inputs: `clips`, `captions`, `before` and `after`, the samples of both models; `masks`, where the run has them.
 
     Returns:
         The scores, found or made.
     """
-    folders = encoder_folder(context.config), image_encoder_folder(context.config)
+    config = context.config
+    folders = {role: encoder_folder(config, role) for role in ENCODERS}
+    segmenter = own_segmenter(config) if folders["identity_encoder"] else None
     recipe = Recipe(
         step="evaluate",
         kind=KIND,
         version=STAGE_VERSION,
-        inputs=[inputs[name] for name in ("clips", "captions", "before", "after")],
+        inputs=[inputs[name] for name in SCORED if name in inputs],
         settings={
-            "encoder": _weights(folders[0]),
-            "image_encoder": _weights(folders[1]),
-            "truth": [context.config.evaluation.truth, *map(CHECKSUMS.of, truth_weights(context.config))],
-            "concept": context.config.concept_name,
+            **{role: _weights(folder) for role, folder in folders.items()},
+            "segmenter": [*_weights(segmenter), mask_words(config)] if segmenter else [],
+            "truth": [config.evaluation.truth, *map(CHECKSUMS.of, truth_weights(config))],
+            "concept": config.concept_name,
         },
         extra=unseeded_facts(context),  # samples have seeds of their own: the run's does not count
     )
 
     def make(folder: Path, _: str) -> dict[str, float]:
         shelf, device = context.shelf, str(context.base.device)
-        encoder = shelf.encoder(folders[0], device) if folders[0] else None
-        image_encoder = shelf.image_encoder(folders[1], device) if folders[1] else None
-        scored = _score(context, inputs, (encoder, image_encoder), folder / CEILING)
+        image_text, image, identity = folders.values()
+        encoders = Encoders(
+            shelf.encoder(image_text, device) if image_text else None,
+            shelf.image_encoder(image, device) if image else None,
+            shelf.identity_encoder(identity, device) if identity else None,
+            shelf.segmenter(segmenter, device) if segmenter else None,
+        )
+        scored = _score(context, inputs, encoders, folder / CEILING)
         _write(folder, SCORES_FILE, [item.model_dump() for item in scored])
         groups = {"rows": scored, "reconstruction": in_group(scored, True), "edits": in_group(scored, False)}
         tables = {name: _plain_table(members) for name, members in groups.items()}
@@ -162,21 +181,23 @@ def through_autoencoder(base: BaseModel, frames: NDArray[np.uint8]) -> NDArray[n
 def _score(
     context: StepContext, inputs: dict[str, ArtifactRef], encoders: Encoders, ceiling: Path
 ) -> list[ScoredSample]:
-    encoder, image_encoder = encoders
     store, concept = context.store, context.config.concept_name
     clips, captions = load_clips(store, inputs["clips"]), load_captions(store, inputs["captions"])
+    masks = load_masks(store, inputs["masks"]) if "masks" in inputs else []
     rules = context.base.spec.frame_rules
     rate, windows = rules.frames_per_second, reference_windows(clips, rules.num_frames)
-    reference = _reference(clips, windows, encoder, rate)
-    looks = measure_looks([clip.frames for clip in clips], image_encoder)
+    reference, pictures = _reference(clips, windows, encoders.image_text, rate), [clip.frames for clip in clips]
+    looks = measure_looks(pictures, encoders.image)
+    noun = mask_words(context.config) if encoders.segmenter else ""
+    identity = measure_identity(pictures, encoders.identity, encoders.segmenter, noun, masks)
     truth = open_truth(context.config)
     todo = [pair for name in ("before", "after") for pair in load_samples(store, inputs[name])]
     pieces = ceiling_pieces(clips, windows)
     scored: list[ScoredSample] = []
 
     def add(unscored: ScoredSample, frames: NDArray[np.uint8], text: str, asked: Prompt) -> None:
-        scores = score_sample(frames, reference, text, unscored.kind, encoder, rate)
-        scores += score_looks(frames, looks, rate)
+        scores = score_sample(frames, reference, text, unscored.kind, encoders.image_text, rate)
+        scores += [*score_identity(frames, identity, rate), *score_looks(frames, looks, rate)]
         if truth:
             scores += truth.score(frames, asked)
         scored.append(unscored.model_copy(update={"scores": tuple(scores)}))

@@ -15,7 +15,7 @@ from pipeline_lib.tracking.concept_registry import ConceptVersion
 RUN_TAG = "mannerism.run"
 GATE_TAG, REASON_TAG, DECISION_TAG = "mannerism.gate", "mannerism.gate.reason", "mannerism.gate.decision"
 SAMPLES = "generate-personalised"
-_EVIDENCE = ("prepare", "caption", "generate-base", SAMPLES, "evaluate", "concept")
+_EVIDENCE = ("prepare", "caption", "mask", "generate-base", SAMPLES, "evaluate", "concept")
 
 
 def evidence(steps: Mapping[str, StepResult], run_id: str) -> dict[str, str]:

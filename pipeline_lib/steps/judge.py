@@ -17,7 +17,7 @@ def judge(context: StepContext, inputs: dict[str, ArtifactRef]) -> Decision:
     Args:
         context: of the run.
         inputs: `scores` of the run; where there is a champion, its samples as `champion`, and the run's `clips`,
-            `captions` and `before`.
+            `captions`, `before` and, where it has them, `masks`.
 
     Returns:
         The decision.
@@ -25,6 +25,5 @@ def judge(context: StepContext, inputs: dict[str, ArtifactRef]) -> Decision:
     ours = load_scores(context.store, inputs["scores"])
     if "champion" not in inputs:
         return first_champion(ours)
-    asked = {name: inputs[name] for name in ("clips", "captions", "before")}
-    theirs = evaluate(context, {**asked, "after": inputs["champion"]})
+    theirs = evaluate(context, {**inputs, "after": inputs["champion"]})
     return against_champion(ours, load_scores(context.store, theirs.ref))

@@ -10,6 +10,7 @@ from pipeline_lib.records import ArtifactRef, LoraFact, Record, StageSpec
 from pipeline_lib.steps.prepare import has_clips, load_clips
 from pipeline_lib.steps.step import StepContext
 
+SCORED = ("clips", "captions", "before", "after", "masks")
 REPORTED = ("clips", "captions", "masks", "before", "data", "prior", "after", "scores", "concept")
 """What the report shows or counts, by the names that the road gives its results; stages come beside."""
 

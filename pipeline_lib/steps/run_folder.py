@@ -22,6 +22,7 @@ from pipeline_lib.models.lora_file import used_loras
 from pipeline_lib.records import ConceptRecord
 from pipeline_lib.registry import BASES, truth_weights
 from pipeline_lib.run_config import RunConfig, config_text, digest
+from pipeline_lib.sections import ENCODERS
 from pipeline_lib.steps.layout import CONCEPT_FILE, PREVIEWS, REPORT_FILE, SCORES_FILE, SHEET_FILE, SUMMARY_FILE
 from pipeline_lib.steps.plan import RunPlan
 from pipeline_lib.steps.prepare import collect_inputs
@@ -97,6 +98,8 @@ def run_identity(config: RunConfig) -> str:
         values[section] |= {key: [lora.fact.identity for lora in used_loras(uses)]}
         if not uses:  # runs of versions that knew no such key have their names without it
             del values[section][key]
+    if config.evaluation.identity_encoder == "auto":  # likewise
+        del values["evaluation"]["identity_encoder"]
     prompts = Path(config.samples.prompts_file)
     if config.samples.prompts_file and prompts.is_file():
         values["samples"]["prompts_file"] = CHECKSUMS.of(prompts)
@@ -108,7 +111,7 @@ def fingerprint(config: RunConfig) -> str:
     sources = sorted([*LIBRARY.rglob("*.py"), *(LIBRARY / "report" / "templates").iterdir()])
     code = [[path.relative_to(LIBRARY).as_posix(), CHECKSUMS.of(path)] for path in sources]
     named = BASES.get(config.base.source)
-    models = [named.encoder, named.image_encoder, named.captioner, named.segmenter] if named else []
+    models = [getattr(named, part) for part in (*ENCODERS, "captioner", "segmenter")] if named else []
     models += [path.parent for path in named.loras] if named else []
     folders = [named.folder if named else Path(config.base.source).expanduser(), *models]
     files = [

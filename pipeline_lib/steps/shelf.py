@@ -6,21 +6,24 @@ import gc
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.models.lora_file import used_loras
-from pipeline_lib.registry import open_base, open_encoder, open_image_encoder
+from pipeline_lib.registry import open_base, open_encoder, open_identity_encoder, open_image_encoder
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.sections import TrainingSection
 
 if TYPE_CHECKING:
-    from pipeline_lib.features.encoders import FrameEncoder, ImageTextEncoder
+    from pipeline_lib.features.encoders import FrameEncoder, IdentityEncoder, ImageTextEncoder
+    from pipeline_lib.masks.segmenter import Segmenter
     from pipeline_lib.models.base import BaseModel
+
+Model = TypeVar("Model")
 
 
 class ModelShelf:
-    """At most one base and one encoder of each kind, opened on first use.
+    """At most one base, one encoder of each kind and one segmenter, opened on first use.
 
     Args:
         locks: folder of the device locks; one process trains on a GPU at a time.
@@ -33,8 +36,7 @@ class ModelShelf:
         self.locks = locks
         self._held, self._device = ExitStack(), ""
         self._base: tuple[tuple[str, ...], BaseModel] | None = None
-        self._encoder: tuple[tuple[Path, str], ImageTextEncoder] | None = None
-        self._image_encoder: tuple[tuple[Path, str], FrameEncoder] | None = None
+        self._others: dict[Callable[..., object], tuple[tuple[Path, str], Any]] = {}
 
     def base(
         self, config: RunConfig, on_wait: Callable[[str], None], stop: Callable[[], bool] = lambda: False
@@ -62,21 +64,34 @@ class ModelShelf:
                     self._held.enter_context(device_lock(device, self.locks, on_wait=on_wait, stop=stop))
                 self._device = device
             # On the same device the lock stays: a stage that asks for it anew may hold what another holder waits for.
-            self._base = self._encoder = self._image_encoder = None
+            self._base = None
+            self._others.clear()
             self._base = (wanted, open_base(config, device, dtype))
         return self._base[1]
 
     def encoder(self, folder: Path, device: str) -> ImageTextEncoder:
         """The image-text encoder in a folder."""
-        if self._encoder is None or self._encoder[0] != (folder, device):
-            self._encoder = ((folder, device), open_encoder(folder, device))
-        return self._encoder[1]
+        return self._opened(open_encoder, folder, device)
 
     def image_encoder(self, folder: Path, device: str) -> FrameEncoder:
         """The image encoder in a folder."""
-        if self._image_encoder is None or self._image_encoder[0] != (folder, device):
-            self._image_encoder = ((folder, device), open_image_encoder(folder, device))
-        return self._image_encoder[1]
+        return self._opened(open_image_encoder, folder, device)
+
+    def identity_encoder(self, folder: Path, device: str) -> IdentityEncoder:
+        """The identity encoder in a folder."""
+        return self._opened(open_identity_encoder, folder, device)
+
+    def segmenter(self, folder: Path, device: str) -> Segmenter:
+        """The CLIPSeg model in a folder."""
+        from pipeline_lib.masks.clipseg import ClipSegSegmenter
+
+        return self._opened(ClipSegSegmenter, folder, device)
+
+    def _opened(self, opener: Callable[..., Model], folder: Path, device: str) -> Model:
+        if opener not in self._others or self._others[opener][0] != (folder, device):
+            self._others[opener] = ((folder, device), opener(folder, device=device))
+        model: Model = self._others[opener][1]
+        return model
 
     def drop_base(self) -> None:
         """Forgets the base, which cannot be used any more; whoever asks for it gets it opened anew."""
@@ -85,7 +100,8 @@ class ModelShelf:
 
     def clear(self) -> None:
         """Drops the models and lets the device go."""
-        self._base = self._encoder = self._image_encoder = None
+        self._base = None
+        self._others.clear()
         self._held.close()
         self._device = ""
 

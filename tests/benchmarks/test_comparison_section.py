@@ -38,7 +38,7 @@ def record() -> CompareRecord:
         methods=tuple(Method(entry=entry, preset="demo", settings={}) for entry in CORE if entry.label in LABELS),
         concepts={f"g{number}": "slow" for number in range(6)},
         cells=(),
-        scores=compared(samples, LABELS, ORDERINGS, {f"g{number}": "slow" for number in range(6)}),
+        scores=compared(samples, LABELS, ORDERINGS, {"slow": [f"g{number}" for number in range(6)]}),
         models={"judge": "0123456789abcdef"},
     )
 

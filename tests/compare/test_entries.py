@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.compare.concepts import chosen_gizmos, gizmo_config, gizmo_pace
+from pipeline_lib.compare.concepts import (
+    chosen_creatures,
+    chosen_gizmos,
+    creature_config,
+    creature_files,
+    gizmo_config,
+    moves,
+)
 from pipeline_lib.compare.entries import (
     ABLATIONS,
     CORE,
@@ -20,10 +27,13 @@ from pipeline_lib.compare.entries import (
 )
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
 from pipeline_lib.errors import ConfigError, InputError
+from pipeline_lib.generation.prompts import check_prompts, read_prompts
 from pipeline_lib.metrics import CATALOG
 from pipeline_lib.registry import choose_settings, method_names
 from pipeline_lib.run_config import RunConfig
-from pipeline_lib.world.gizmos import REPORTING, TUNING
+from pipeline_lib.steps.caption import class_noun
+from pipeline_lib.world.gizmos import REPORTING, TUNING, gizmo
+from pipeline_lib.world.pairs import PAIR_NOUN, pair
 
 DEMO = RunConfig.model_validate({"method": {"preset": "demo"}})
 
@@ -63,8 +73,9 @@ def test_the_main_row_is_the_papers_method_and_what_is_ours_a_row_of_its_own() -
     known = known_entries()
     assert settings(CORE[0]).crops == 0
     assert settings(known["with-crops"]).crops == choose_settings(DEMO)[1].crops == 1, "what the preset has"
-    others = [entry for entry in ABLATIONS if entry.label != "with-crops"]
-    assert {settings(entry).crops for entry in others} == {0}, "an ablation changes one thing"
+    assert settings(known["as-preset"]) == choose_settings(DEMO)[1]
+    others = [entry for entry in ABLATIONS if entry.label not in ("with-crops", "no-cross-attention", "as-preset")]
+    assert {(settings(entry).crops, settings(entry).cross_attention) for entry in others} == {(0, True)}
 
 
 def test_single_stages_get_the_steps_of_both() -> None:
@@ -110,7 +121,7 @@ def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
     assert "no-prior" not in labels, "the preset demo has none"
     assert "with-prior" in labels
     assert "rank-32" not in labels, "the preset's own rank"
-    assert {"cross-attention", "no-cross-attention"} & labels == {"cross-attention"}, "the preset has none"
+    assert {"no-cross-attention", "with-crops", "as-preset"} <= labels, "what the preset adds to the paper's"
     assert any("no-prior" in note and "set_and_sequence" in note for note in notes)
     assert len(kept) + len(notes) == len(ABLATIONS) + 1
 
@@ -132,6 +143,33 @@ def test_gizmos_are_chosen_by_set_or_number() -> None:
             chosen_gizmos(wrong)
 
 
+def test_pairs_are_chosen_by_set_or_number_beside_gizmos() -> None:
+    assert chosen_creatures("pairs") == tuple(pair(index) for index in (2, 3, 4, 5))
+    assert chosen_creatures("pairs-tuning, 3") == (pair(0), pair(1), gizmo(3))
+    assert chosen_creatures("pair:0,gizmo:0,0") == (pair(0), gizmo(0)), "a pair is none of the gizmos"
+    for wrong, said in (
+        ("pair:99", "no such pair; got 99; expected 0"),
+        ("pair", "pairs, pairs-tuning"),
+        ("pear:1", "pair:2"),
+    ):
+        with pytest.raises(InputError, match=said):
+            chosen_creatures(wrong)
+    with pytest.raises(InputError, match="gizmos alone"):
+        chosen_gizmos("reporting,pair:0")
+
+
+def test_one_word_stands_for_both_of_a_pair(tmp_path: Path) -> None:
+    config = creature_config(pair(0), tmp_path, DEMO)
+    creature_files(pair(0), tmp_path)
+    assert (config.concept_name, config.evaluation.truth, moves(pair(0))) == ("bim-and-zoffle", "pair:0", "pair")
+    assert class_noun(config) == PAIR_NOUN
+    (caption,) = config.captions
+    assert caption.full_prompt(f"sks {PAIR_NOUN}").startswith(f"a sks {PAIR_NOUN}, both moving")
+    assert [Path(text).is_file() for text in (*config.concept.inputs, config.samples.prompts_file)] == [True, True]
+    prompts, notes = check_prompts(read_prompts(Path(config.samples.prompts_file)), PAIR_NOUN)
+    assert (len(prompts), notes) == (10, [])
+
+
 def test_a_gizmos_run_keeps_the_template_and_adds_its_own() -> None:
     template = RunConfig.model_validate(
         {"method": {"preset": "demo"}, "samples": {"seeds": [0, 1], "num_inference_steps": 3},
@@ -145,4 +183,4 @@ def test_a_gizmos_run_keeps_the_template_and_adds_its_own() -> None:
 
 
 def test_every_kind_of_motion_is_among_the_reporting_gizmos() -> None:
-    assert Counter(gizmo_pace(index) for index in REPORTING) == {"erratic": 4, "slow": 2, "fast": 2}
+    assert Counter(moves(gizmo(index)) for index in REPORTING) == {"erratic": 4, "slow": 2, "fast": 2}

@@ -97,6 +97,7 @@ def test_looks_carry_the_encoders_trace_or_a_reason(encoder: VitEncoder) -> None
     picture = {score.metric: score for score in score_looks(frames[:1], measure_looks([frames[:1]], encoder), 8.0)}
     assert picture["dino_i"].value == pytest.approx(1.0, abs=1e-5)
     assert picture["dino_consistency"].reason == "one frame has no neighbour"
+    assert picture["subject_consistency"].reason == "one frame has no neighbour"
     assert {score.reason for score in score_looks(frames, measure_looks([frames], None), 8.0)} == {
         "no image encoder was given"
     }

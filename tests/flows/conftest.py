@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from flows.environment import prepare_environment
 from pipeline_lib.steps.state import StateFolder
 from tests.steps.tiny import options, small_clip
 
@@ -22,20 +20,6 @@ class CommandRun(NamedTuple):
     output: str
     errors: str
     result: dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateFolder]:
-    """A state folder, and one Prefect server for all tests of this directory."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = StateFolder.open(tmp_path_factory.mktemp("state"))
-        patch.setenv("MANNERISM_STATE", str(folder.root))
-        patch.setenv("OMP_NUM_THREADS", "1")  # the worker's arithmetic, as this process's own
-        prepare_environment(folder, quiet=True)
-        from prefect.testing.utilities import prefect_test_harness
-
-        with prefect_test_harness(server_startup_timeout=600):
-            yield folder
 
 
 @pytest.fixture(scope="session")

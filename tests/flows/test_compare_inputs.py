@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.compare import compare_config
+from flows.cli.compare import CompareRequest, _concepts, compare_config
 from flows.cli.run import DEMO_GUIDANCE
 from flows.compare_plan import _told_apart, plan
 from pipeline_lib.run_config import RunConfig
@@ -22,7 +22,8 @@ from tests.steps.tiny import small_clip
     [
         (["--methods", "set_and_sequence,lora-9"], "unknown method 'lora-9'"),
         (["--gizmos", "99"], "no such gizmo"),
-        (["--gizmos", "best"], "reporting, tuning, all"),
+        (["--gizmos", "best"], "reporting, tuning, all, pairs, pairs-tuning"),
+        (["--gizmos", "pair:99"], "no such pair; got 99; expected 0 … 5"),
         (["--seeds", "0,x"], "numbers with commas"),
         (["--preset", "demmo"], "demmo"),
         (["--set", "method.settings.rang=4"], "method.settings.rang"),
@@ -117,6 +118,23 @@ def test_a_refused_comparison_makes_nothing_and_asks_no_prefect(tmp_path: Path) 
 def test_concepts_of_one_name_are_told_apart() -> None:
     assert _told_apart(["owl", "owl", "owl (2)"], ["wolf"]) == ["owl", "owl (2)", "owl (2) (2)"]
     assert _told_apart(["wolf"], ["wolf"]) == ["wolf (2)"]
+
+
+def test_pairs_are_cells_beside_gizmos() -> None:
+    template = RunConfig.model_validate({"method": {"preset": "demo"}})
+    found = plan(["lora-1", "lora-8"], "6,pairs", [], template)
+    assert found.concepts == {
+        "pindle": "erratic", "tocket-and-wulp": "pair", "pindle-and-grusk": "pair", "yemmo-and-flark": "pair",
+        "dovvy-and-snerk": "pair",
+    }  # fmt: skip
+    assert [cell.concept for cell in found.cells] == [*found.concepts] * 2
+    truths = [cell.run.config.evaluation.truth for cell in found.cells[:5] if cell.run.config]
+    assert truths == ["gizmo:6", "pair:2", "pair:3", "pair:4", "pair:5"]
+
+
+def test_the_quick_one_of_pairs_is_the_first() -> None:
+    assert _concepts(CompareRequest(quick=True, gizmos="pairs")) == ("pair:2", [])
+    assert _concepts(CompareRequest(quick=True)) == ("gizmo:4", [])
 
 
 def test_gizmos_are_the_default_and_tuning_ones_for_ablations() -> None:

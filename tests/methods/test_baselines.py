@@ -30,7 +30,7 @@ def specs(method, preset, **changes):
 @pytest.mark.parametrize("words", ["word", "encoder_output", "encoder_input"])
 def test_two_stage_is_set_and_sequence_with_all_regularisers_off(base, preset, words):
     steps = {} if preset in ("pocket", "demo") else {"identity_steps": 150, "motion_steps": 400}
-    alike = {"special_tokens": words}
+    alike = {"special_tokens": words, "cross_attention": True}
     ours = specs(TwoStage(), preset, **alike)
     assert ours == specs(SetAndSequence(), preset, **alike, **OFF, **steps)
     for left_on in OFF:

@@ -89,6 +89,20 @@ def test_noise_and_too_few_concepts_are_undecided() -> None:
     assert findings(list(table({"x": 0.9, "y": 0.1}, count=4)), [ordering("above")])[0].verdict == "undecided"
 
 
+def test_what_a_narrow_bootstrap_alone_would_say_is_undecided() -> None:
+    gains = dict(zip(CONCEPTS, (0.30, 0.02, 0.02, 0.01, 0.01, 0.02), strict=True))
+    samples = [sample(row, name, identity_accuracy=0.5 + (gain if row == "x" else 0.0))
+               for name, gain in gains.items() for row in "xy"]  # fmt: skip
+    (found,) = findings(samples, [ordering("above")])
+    difference = found.pairs[0].difference
+    assert difference.low is not None
+    assert difference.student_low is not None
+    assert difference.low > 0 > difference.student_low
+    expected = stats.t.interval(0.95, 5, np.mean(list(gains.values())), stats.sem(list(gains.values())))
+    assert (difference.student_low, difference.student_high) == pytest.approx(expected)
+    assert found.verdict == "undecided"
+
+
 def test_an_ordering_against_several_needs_all_of_them() -> None:
     samples = list(table({"x": 0.5, "y": 0.3, "z": 0.4}))
     assert findings(samples, [ordering("above", against=("y", "z"))])[0].verdict == "holds"
@@ -196,7 +210,7 @@ def test_a_comparison_holds_all_of_it_and_equal_samples_give_equal_numbers() -> 
         for name in CONCEPTS
         for prompt, kind in (("here", "reconstruction"), ("there", "local"))
     ]
-    slices = {name: "fast" if number < 2 else "slow" for number, name in enumerate(CONCEPTS)}
+    slices = {"fast": CONCEPTS[:2], "slow": CONCEPTS[2:]}
     found = compared(samples, ["x", "y"], [ordering("above")], slices)
     assert list(found.tables) == [RECONSTRUCTION, EDITS]
     assert list(found.tables[EDITS]) == ["chance", "base", "x", "y", "ceiling"]

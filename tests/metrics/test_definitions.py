@@ -112,6 +112,15 @@ def test_image_scores_by_hand() -> None:
     assert image_text.consistency(v[:1]).value is None
 
 
+def test_vbenchs_consistency_by_hand() -> None:
+    """Backwards counts as nothing, not as less than nothing."""
+    v = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-0.6, 0.8]])
+    previous, first = (0.6, -0.36 + 0.64), (0.6, 0.0)
+    assert image_text.consistency_with_first(v).value == pytest.approx((sum(previous) + sum(first)) / 4)
+    assert image_text.consistency_with_first(torch.stack([v[0], -v[0]])).value == 0
+    assert image_text.consistency_with_first(v[:1]) == (None, "one frame has no neighbour")
+
+
 @pytest.mark.parametrize(("rate", "step"), [(1, 1), (8, 1), (12, 2), (11.9, 1), (16, 2), (24, 3), (30, 4)])
 def test_motion_is_looked_at_about_eight_times_a_second(rate: float, step: int) -> None:
     assert motion.frame_step(rate) == step
@@ -198,6 +207,7 @@ def test_what_cannot_be_measured_is_none_with_its_reason(moving: np.ndarray, enc
         "clip_t_aggregated": "no prompt",
         "clip_t_mean": "no prompt",
         "clip_consistency": "one frame has no neighbour",
+        "background_consistency": "one frame has no neighbour",
         "dynamic_degree_dis": "fewer than two frames to compare",
         "dynamic_degree_dis_mean": "fewer than two frames to compare",
         "dynamic_degree_gap": "fewer than two frames to compare",

@@ -9,14 +9,18 @@ import pytest
 import torch
 
 from pipeline_lib.features.flow import dis_flow
+from pipeline_lib.features.identity import CropIdentityEncoder
 from pipeline_lib.features.image_text import ClipEncoder
 from pipeline_lib.metrics import (
     CATALOG,
+    identity,
     image_text,
+    measure_identity,
     measure_looks,
     measure_reference,
     motion,
     pixels,
+    score_identity,
     score_looks,
     score_sample,
     truth,
@@ -97,14 +101,23 @@ CASES = {
     ),
     "clip_t_aggregated": Case(lambda level, m: image_text.text_aggregated(_turned(level, TEXT), TEXT).value, 1, False),
     "clip_t_mean": Case(lambda level, m: image_text.text_mean(_turned(level, TEXT), TEXT).value, 1, False),
+    "subject_identity": Case(
+        lambda level, m: identity.similarity_to_mean(_turned(level, TEXT), TEXT.repeat(3, 1)).value, 1, False
+    ),
     "clip_i": Case(
         lambda level, m: image_text.image_similarity(_turned(level, TEXT), TEXT.repeat(3, 1)).value, 1, False
     ),
     "clip_consistency": Case(lambda level, m: image_text.consistency(_turned(level / 2, TEXT)).value, 1, True),
+    "background_consistency": Case(
+        lambda level, m: image_text.consistency_with_first(_turned(level / 2, TEXT)).value, 1, True
+    ),
     "dino_i": Case(
         lambda level, m: image_text.image_similarity(_turned(level, TEXT), TEXT.repeat(2, 1)).value, 1, False
     ),
     "dino_consistency": Case(lambda level, m: image_text.consistency(_turned(level / 3, TEXT)).value, 1, True),
+    "subject_consistency": Case(
+        lambda level, m: image_text.consistency_with_first(_turned(level / 3, TEXT)).value, 1, True
+    ),
     "dynamic_degree_gap": Case(
         lambda level, m: motion.dynamic_gap(_flow(_slower(level, m)), [_flow(_slower(0, m))]).value, 0, True
     ),
@@ -133,20 +146,23 @@ def test_best_on_identical_input_and_monotone_under_growing_corruption(name: str
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_identical_sample_has_the_best_scores_that_frames_can_give(
-    kind: str, moving: np.ndarray, encoder: ClipEncoder
+    kind: str, moving: np.ndarray, encoder: ClipEncoder, identity_encoder: CropIdentityEncoder
 ) -> None:
     still = _still(moving)
-    scores = _scores(still, still, kind, encoder, mask=MASK)
+    scores = _scores(still, still, kind, encoder, identity_encoder, mask=MASK)
     expected = {
         "mse": 0 if kind == "reconstruction" else None,
         "mse_edit": None if kind == "reconstruction" else 0,
         "mse_subject": 0,
         "temporal_flickering": 1,
         "motion_smoothness_linear": 1,
+        "subject_identity": 1,
         "clip_i": 1,
         "clip_consistency": 1,
+        "background_consistency": 1,
         "dino_i": 1,
         "dino_consistency": 1,
+        "subject_consistency": 1,
         "dynamic_degree_gap": 0,
         "dynamic_degree_dis": 0,
         "dynamic_degree_dis_mean": 0,
@@ -158,10 +174,10 @@ def test_identical_sample_has_the_best_scores_that_frames_can_give(
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 8])
 def test_every_score_is_in_its_range_or_tells_why_it_is_none(
-    level: float, num_frames: int, moving: np.ndarray, encoder: ClipEncoder
+    level: float, num_frames: int, moving: np.ndarray, encoder: ClipEncoder, identity_encoder: CropIdentityEncoder
 ) -> None:
     for kind in KINDS:
-        scores = _scores(_noise(level, moving)[:num_frames], moving, kind, encoder, mask=MASK)
+        scores = _scores(_noise(level, moving)[:num_frames], moving, kind, encoder, identity_encoder, mask=MASK)
         assert set(scores) == set(READ_FROM_FRAMES)
         for score in scores.values():
             if score.value is None:
@@ -173,7 +189,7 @@ def test_every_score_is_in_its_range_or_tells_why_it_is_none(
 
 
 def test_clip_similarity_of_frames_falls_as_they_fade_into_another_picture(
-    moving: np.ndarray, encoder: ClipEncoder
+    moving: np.ndarray, encoder: ClipEncoder, identity_encoder: CropIdentityEncoder
 ) -> None:
     still = _still(moving)
     other = np.zeros_like(still)
@@ -181,30 +197,36 @@ def test_clip_similarity_of_frames_falls_as_they_fade_into_another_picture(
     values = []
     for level in LEVELS:
         faded = ((1 - level) * still + level * other).astype(np.uint8)
-        values.append(_scores(faded, still, "local", encoder)["clip_i"].value)
+        values.append(_scores(faded, still, "local", encoder, identity_encoder)["clip_i"].value)
     assert values[0] == pytest.approx(1, abs=1e-5)
     assert (np.diff(np.array(values, float)) < 0).all(), values
 
 
-def test_permutation_of_references_changes_nothing(moving: np.ndarray, encoder: ClipEncoder) -> None:
+def test_permutation_of_references_changes_nothing(
+    moving: np.ndarray, encoder: ClipEncoder, identity_encoder: CropIdentityEncoder
+) -> None:
     clips = [moving, np.flip(moving, 2).copy(), _noise(0.5, moving)]
     pictures = [moving[:2], np.flip(moving, 1)[:3].copy()]
     sample = _noise(0.3, moving)
     both = []
     for order in (1, -1):
         reference = measure_reference(clips[::order], encoder, FPS, images=pictures[::order])
-        both.append(score_sample(sample, reference, "a dog", "local", encoder, FPS))
+        whose = measure_identity([*clips, *pictures][::order], identity_encoder, None, "")
+        scores = score_sample(sample, reference, "a dog", "local", encoder, FPS)
+        both.append([*scores, *score_identity(sample, whose, FPS)])
     for one, other in zip(*both, strict=True):
         assert one.value == (other.value if other.value is None else pytest.approx(other.value, abs=1e-7)), one.metric
         assert one.reason == other.reason
 
 
 @pytest.mark.parametrize("name", READ_FROM_FRAMES)
-def test_order_of_frames_matters_only_where_it_should(name: str, moving: np.ndarray, encoder: ClipEncoder) -> None:
+def test_order_of_frames_matters_only_where_it_should(
+    name: str, moving: np.ndarray, encoder: ClipEncoder, identity_encoder: CropIdentityEncoder
+) -> None:
     order = [4, 0, 7, 2, 8, 1, 6, 3, 5]
     kind = "reconstruction" if name == "mse" else "local"
-    straight = _scores(moving, moving, kind, encoder, mask=MASK)[name].value
-    shuffled = _scores(moving[order], moving, kind, encoder, mask=MASK)[name].value
+    straight = _scores(moving, moving, kind, encoder, identity_encoder, mask=MASK)[name].value
+    shuffled = _scores(moving[order], moving, kind, encoder, identity_encoder, mask=MASK)[name].value
     assert straight is not None
     assert shuffled is not None
     if not CASES[name].order_matters:
@@ -213,16 +235,24 @@ def test_order_of_frames_matters_only_where_it_should(name: str, moving: np.ndar
         assert abs(shuffled - straight) > 1e-4
 
 
-def test_scores_are_deterministic(moving: np.ndarray, encoder: ClipEncoder) -> None:
-    sample = _noise(0.3, moving)
-    assert _scores(sample, moving, "local", encoder) == _scores(sample, moving, "local", encoder)
+def test_scores_are_deterministic(
+    moving: np.ndarray, encoder: ClipEncoder, identity_encoder: CropIdentityEncoder
+) -> None:
+    first, second = (_scores(_noise(0.3, moving), moving, "local", encoder, identity_encoder) for _ in range(2))
+    assert first == second
 
 
 def _scores(
-    sample: np.ndarray, clip: np.ndarray, kind: str, encoder: ClipEncoder, mask: np.ndarray | None = None
+    sample: np.ndarray,
+    clip: np.ndarray,
+    kind: str,
+    encoder: ClipEncoder,
+    identity_encoder: CropIdentityEncoder,
+    mask: np.ndarray | None = None,
 ) -> dict[str, Score]:
     reference = measure_reference([clip], encoder, FPS, mask=mask)
     scores = score_sample(sample, reference, "a dog", kind, encoder, FPS)
     # CLIP's image half stands in for DINO: the arithmetic is one, and knows only the protocol.
     scores += score_looks(sample, measure_looks([clip], encoder), FPS)
+    scores += score_identity(sample, measure_identity([clip], identity_encoder, None, ""), FPS)
     return {score.metric: score for score in scores}

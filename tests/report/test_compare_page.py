@@ -48,7 +48,7 @@ def page(concepts: int = 6, **more: object) -> ComparePage:
         MethodLine(label=label, about="few words", settings="rank=8", seconds=61, done=concepts)
         for label in ("ours", "other")
     )
-    slices = {f"gizmo {number}": "slow" for number in range(concepts)}
+    slices = {"slow": [f"gizmo {number}" for number in range(concepts)]}
     whole = ComparePage(
         title="Methods", created=datetime(2026, 3, 4, 5, 6), seconds=200, verdict="12 of 12 cells done",
         facts=(("Preset", "demo"),), scores=compared(samples(concepts), ["ours", "other"], [CLAIM], slices),

@@ -21,7 +21,7 @@ from playwright.sync_api import TimeoutError as NeverIdle
 from flows.cli.run import DEMO_GUIDANCE
 from pipeline_lib.pocket.gizmo_run import gizmo_settings, write_gizmo
 from pipeline_lib.run_config import RunConfig, with_settings
-from pipeline_lib.world.gizmos import REPORTING
+from pipeline_lib.world.gizmos import REPORTING, gizmo
 from tests.system.browser import browser_page, browser_path, part
 from tests.system.flow_runs import Run, started
 from tests.system.servers import DEPLOYMENT, Up, wait_for
@@ -61,8 +61,8 @@ def config_of(folder: Path, settings: Sequence[str]) -> RunConfig:
         folder: gets its clip.
         settings: `key=value`, which go before.
     """
-    write_gizmo(REPORTING[0], folder, {"reconstruction": 1, "local": 2, "global": 3})
-    asked = {**gizmo_settings(REPORTING[0], folder), "method": {"preset": "demo"}}
+    write_gizmo(gizmo(REPORTING[0]), folder, {"reconstruction": 1, "local": 2, "global": 3})
+    asked = {**gizmo_settings(gizmo(REPORTING[0]), folder), "method": {"preset": "demo"}}
     return with_settings(RunConfig.model_validate(asked), [f"samples.guidance_scale={DEMO_GUIDANCE}", *settings])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from playwright.sync_api import Page, expect
 from pipeline_lib.compare.entries import CORE
 from pipeline_lib.registry import TRUTHS
 from pipeline_lib.steps.state import StateFolder
-from tests.flows.conftest import command, state  # noqa: F401 - a fixture
+from tests.flows.conftest import command
 from tests.steps.tiny import tiny_world_base
 from tests.system.browser import browser_page, browser_path
 
@@ -32,12 +34,13 @@ SHORT = (
     "samples.num_inference_steps=1",
     "evaluation.encoder=none",
     "evaluation.image_encoder=none",
+    "evaluation.identity_encoder=none",
     "training.device=cpu",
 )
 
 
 @pytest.fixture(scope="module")
-def quick(state: StateFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, Any]]:  # noqa: F811
+def quick(state: StateFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, Any]]:
     base = tiny_world_base(tmp_path_factory.mktemp("bases") / "tiny-world")
     settings = [part for text in (*SHORT, f"base.source={base}") for part in ("--set", text)]
     arguments = ["compare", "--quick", "--at-once", "2", "--json", *settings]
@@ -69,6 +72,24 @@ def test_a_second_run_finds_all_and_gives_the_same_numbers(quick: tuple[list[str
     again = told(arguments)
     assert all(cell["found"] for cell in again["cells"])
     assert again["scores"] == first["scores"]
+
+
+def test_a_fresh_state_folder_gives_the_same_numbers(quick: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:
+    arguments, first = quick
+    fresh = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *arguments, "--methods", "set_and_sequence,lora-1"],
+        env={name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+        | {"MANNERISM_STATE": str(tmp_path / "fresh")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert fresh.returncode == 0, fresh.stderr
+    result = json.loads(fresh.stdout.splitlines()[-1])
+    assert not any(cell["found"] for cell in result["cells"])
+    for group, rows in result["scores"]["tables"].items():
+        assert rows.keys() >= {"base", "set_and_sequence", "lora-1"}
+        assert rows == {row: first["scores"]["tables"][group][row] for row in rows}
 
 
 def test_people_compare_blindly_and_are_counted(quick: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:

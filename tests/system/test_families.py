@@ -14,10 +14,9 @@ from pipeline_lib.models.lora_use import bare_denoisers
 from pipeline_lib.models.triple import LoraTriple
 from pipeline_lib.steps.state import StateFolder
 from tests.families.test_matrix import FOLDERS
-from tests.flows.conftest import command, state
+from tests.flows.conftest import command
 from tests.steps.tiny import options, small_clip
 
-__all__ = ["state"]
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 

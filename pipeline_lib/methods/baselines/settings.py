@@ -103,7 +103,7 @@ def _in_one_stage(preset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lora(preset: Mapping[str, Any]) -> dict[str, Any]:
-    shared = ("rank", "cross_attention", "optimizer")
+    shared = ("rank", "optimizer")
     return {**_in_one_stage(preset), **{name: preset[name] for name in shared if name in preset}}
 
 

@@ -31,6 +31,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "pocket": {**POCKET, "prior_weight": 0.0, "identity_dropout": 0.3, "motion_dropout": 0.15},
     "demo": {
         **DEMO,
+        "cross_attention": False,
         "prior_weight": 0.0,
         "identity_dropout": 0.5,
         "motion_dropout": 0.25,

@@ -11,7 +11,7 @@ from pipeline_lib.metrics import truth
 from pipeline_lib.metrics.catalog import Measurement
 from pipeline_lib.pocket.judge.identity import Gallery
 from pipeline_lib.pocket.judge.judge import Judge
-from pipeline_lib.pocket.judge.reading import Reading
+from pipeline_lib.pocket.judge.reading import Reading, SubjectReading
 from pipeline_lib.world.gizmos import EditingPrompt, Gizmo
 from pipeline_lib.world.render import RenderedClip, subject_track
 from pipeline_lib.world.scene import Camera, Scene, Subject
@@ -45,8 +45,12 @@ def reference_track(scene: Scene, subject: int = 0) -> Array:
 
 def read_track(reading: Reading) -> Array | None:
     """The main subject's track with the same columns, shape (T, 4); None when the judge abstains."""
-    main = reading.main
-    return None if main is None else main.track[:, [0, 1, 3, 2]]
+    return None if reading.main is None else as_channels(reading.main)
+
+
+def as_channels(one: SubjectReading) -> Array:
+    """A read subject's track with the same columns, shape (T, 4)."""
+    return one.track[:, [0, 1, 3, 2]]
 
 
 def reference_words(scene: Scene) -> dict[str, str]:
@@ -188,10 +192,15 @@ def edited_scene(concept: Gizmo, prompt: EditingPrompt) -> Scene:
         texture=asked.get("texture", subject.texture),
         shape=asked.get("shape", subject.shape),
     )
+    return changed_world(replace(scene, subjects=(subject,)), prompt)
+
+
+def changed_world(scene: Scene, prompt: EditingPrompt) -> Scene:
+    """The scene with background, light and camera as a prompt asks for them; its subjects as they are."""
+    asked = prompt.attributes
     camera = Camera(asked["camera"], _CAMERA_AMOUNTS[asked["camera"]]) if "camera" in asked else scene.camera
     return replace(
         scene,
-        subjects=(subject,),
         backdrop=replace(scene.backdrop, name=asked.get("background", scene.backdrop.name)),
         light=asked.get("light", scene.light),
         camera=camera,

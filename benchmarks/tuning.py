@@ -1,0 +1,147 @@
+"""Which rate each method learns best at, from comparisons on the tuning gizmos that differ in the rate alone.
+
+    python -m benchmarks.tuning COMPARE.json COMPARE.json … --command "mannerism compare --gizmos tuning …" [--json]
+
+Every method gets as many tries on the same gizmos. The best has the highest mean of the truths on edit prompts:
+identity, motion and edits. Nothing is trained here: the numbers are those of each `compare.json`. The table goes into
+benchmarks/RESULTS.md; presets take what it says by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from benchmarks.results import RESULTS, put_section
+from pipeline_lib.compare.folder import CompareRecord, Method
+from pipeline_lib.metrics.comparison import EDITS
+from pipeline_lib.metrics.gate import TRUTH
+from pipeline_lib.report.wording import duration
+
+TITLE = "Rates of the compared methods, tuned"
+
+
+class Try(NamedTuple):
+    """One method at one rate.
+
+    Attributes:
+        rate: that it learned at.
+        truths: means over the edit prompts of all gizmos, by metric.
+        seconds: that its trainings took.
+    """
+
+    rate: float
+    truths: Mapping[str, float]
+    seconds: float
+
+    @property
+    def goal(self) -> float:
+        """What is tuned for."""
+        return fmean(self.truths.values())
+
+
+def tries(records: Sequence[CompareRecord]) -> dict[str, list[Try]]:
+    """What each method did at each rate.
+
+    Args:
+        records: comparisons of the same methods on the same concepts with the same seeds.
+
+    Returns:
+        Tries by label, each from the lowest rate to the highest.
+
+    Raises:
+        ValueError: the records differ in methods, concepts or seeds, or a cell or a truth is missing.
+    """
+    if len({_what(record) for record in records}) != 1:
+        raise ValueError("not the same methods, concepts and seeds in all of them: no equal budget")
+    found: dict[str, list[Try]] = {}
+    for record in records:
+        if record.missing:
+            raise ValueError(f"{record.compare_id}: {record.told}")
+        for method in record.methods:
+            label = method.entry.label
+            means = record.scores.tables[EDITS][label]
+            if not set(TRUTH) <= means.keys():
+                raise ValueError(f"{record.compare_id}: {label} was not read against the truth")
+            seconds = sum(cell.trained_seconds for cell in record.cells if cell.entry == label)
+            truths = {name: means[name].mean for name in TRUTH}
+            found.setdefault(label, []).append(Try(rate_of(method), truths, seconds))
+    return {label: sorted(members) for label, members in found.items()}
+
+
+def rate_of(method: Method) -> float:
+    """The learning rate: of a word where only a word is learned, else of the adapter."""
+    optimizer: Any = method.settings.get("word_optimizer") or method.settings["optimizer"]
+    return float(optimizer["learning_rate"])
+
+
+def best(members: Sequence[Try]) -> Try:
+    """The try to keep; of equal ones that of the lower rate."""
+    return max(members, key=lambda one: (one.goal, -one.rate))
+
+
+def section(found: Mapping[str, Sequence[Try]], record: CompareRecord, command: str) -> list[str]:
+    """A section in Markdown.
+
+    Args:
+        found: from :func:`tries`.
+        record: one of the comparisons.
+        command: that made them.
+
+    Returns:
+        Its lines.
+    """
+    counts = {len(members) for members in found.values()}
+    budget = f"{' or '.join(map(str, sorted(counts)))} rates for each method"
+    spent = duration(sum(one.seconds for members in found.values() for one in members))
+    return [
+        f"{record.started[:10]}, `{command}`: {budget}, on {', '.join(record.concepts)} (tuning gizmos), training seed "
+        f"{record.seed}, sampling seeds {', '.join(map(str, record.seeds))}; {spent} of training in all. Means over "
+        "edit prompts; the goal, fixed beforehand, is the mean of the three. No interval: four gizmos are too few.",
+        "",
+        "| method | rate | identity | motion | edits | goal | kept |",
+        "|---|---|---|---|---|---|---|",
+        *_rows(found),
+    ]
+
+
+def _rows(found: Mapping[str, Sequence[Try]]) -> Iterator[str]:
+    for label, members in found.items():
+        kept = best(members)
+        for number, one in enumerate(members):
+            numbers = " | ".join(f"{one.truths[name]:.2f}" for name in TRUTH)
+            mark = "yes" if one is kept else ""
+            yield f"| {label if number == 0 else ''} | {one.rate:g} | {numbers} | {one.goal:.3f} | {mark} |"
+
+
+def _what(record: CompareRecord) -> tuple[object, ...]:
+    return tuple(method.entry.label for method in record.methods), tuple(record.concepts), record.seeds, record.seed
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", type=Path, nargs="+", help="compare.json of one comparison for each rate")
+    parser.add_argument("--command", required=True, help="that made them")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="Markdown file that gets the section")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    arguments = parser.parse_args()
+    records = [CompareRecord.model_validate_json(path.read_bytes()) for path in arguments.records]
+    try:
+        found = tries(records)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if arguments.json:
+        told = {label: [{**one._asdict(), "goal": one.goal} for one in members] for label, members in found.items()}
+        print(json.dumps({"tries": told, "kept": {label: best(members).rate for label, members in found.items()}}))
+        return
+    put_section(arguments.into, TITLE, section(found, records[0], arguments.command))
+
+
+if __name__ == "__main__":
+    main()
