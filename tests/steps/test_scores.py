@@ -18,9 +18,10 @@ from pipeline_lib.personalize import run_in_process
 from pipeline_lib.records import ArtifactRef, ClipRecord
 from pipeline_lib.run_config import with_settings
 from pipeline_lib.steps import run_folder
-from pipeline_lib.steps.evaluate import ceiling_pieces, load_scores, reference_windows
+from pipeline_lib.steps.evaluate import KNOWN_KIND, load_scores
 from pipeline_lib.steps.plan import report_inputs
 from pipeline_lib.steps.run_folder import RunFolder, RunResult
+from pipeline_lib.steps.scale import ceiling_pieces, reference_windows
 from pipeline_lib.steps.state import StateFolder
 from tests.steps.conftest import Finished
 from tests.steps.tiny import small_images, square, tiny_config
@@ -145,6 +146,19 @@ def test_the_concept_in_the_run_folder_tells_its_run(finished: Finished) -> None
     assert record is not None
     shared = finished.state.store.folder(record.steps["concept"].ref)
     assert read_concept(shared).record.run_id == "", "other runs share the artifact"
+
+
+def test_methods_on_one_concept_share_what_no_training_changes(finished: Finished, run_again: Again) -> None:
+    known = finished.state.root / "store" / "artifacts" / KNOWN_KIND
+    before = {path: path.stat().st_mtime_ns for path in sorted(known.rglob("*.json"))}
+    assert before
+    other = run_again(with_settings(finished.config, ["method.settings.motion_steps=3"]))
+    assert not other.found
+    assert {path: path.stat().st_mtime_ns for path in sorted(known.rglob("*.json"))} == before
+    first, second = (scored(finished, result) for result in (finished.result, other))
+    ours = [[row for row in rows if row["row"] != "personalised"] for rows in (first, second)]
+    assert ours[0] == ours[1]
+    assert first != second
 
 
 def test_windows_are_counted_over_videos_only() -> None:
