@@ -124,7 +124,7 @@ def _agreement(record: CompareRecord) -> Iterator[str]:
 
 def _slices(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
     for table in slice_matrices(record.scores, labels):
-        yield from (f"**{table.title} motion, edit prompts: {table.told}**", "")
+        yield from (f"**{table.title}, edit prompts: {table.told}**", "")
         yield from _matrix(table, range(len(table.heads)))
 
 

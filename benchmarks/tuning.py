@@ -23,6 +23,7 @@ from pipeline_lib.metrics.comparison import EDITS
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.report.wording import duration
 
+RATE = "learning_rate"
 TITLE = "Rates of the compared methods, tuned"
 
 
@@ -55,10 +56,10 @@ def tries(records: Sequence[CompareRecord]) -> dict[str, list[Try]]:
         Tries by label, each from the lowest rate to the highest.
 
     Raises:
-        ValueError: the records differ in methods, concepts or seeds, or a cell or a truth is missing.
+        ValueError: the records differ in more than rates, a rate comes twice, or a cell or a truth is missing.
     """
     if len({_what(record) for record in records}) != 1:
-        raise ValueError("not the same methods, concepts and seeds in all of them: no equal budget")
+        raise ValueError("they differ in more than the learning rates: no equal budget")
     found: dict[str, list[Try]] = {}
     for record in records:
         if record.missing:
@@ -71,13 +72,15 @@ def tries(records: Sequence[CompareRecord]) -> dict[str, list[Try]]:
             seconds = sum(cell.trained_seconds for cell in record.cells if cell.entry == label)
             truths = {name: means[name].mean for name in TRUTH}
             found.setdefault(label, []).append(Try(rate_of(method), truths, seconds))
+    for label, members in found.items():
+        if len({one.rate for one in members}) < len(members):
+            raise ValueError(f"{label} has one of its rates twice: no equal budget")
     return {label: sorted(members) for label, members in found.items()}
 
 
 def rate_of(method: Method) -> float:
     """The learning rate: of a word where only a word is learned, else of the adapter."""
-    optimizer: Any = method.settings.get("word_optimizer") or method.settings["optimizer"]
-    return float(optimizer["learning_rate"])
+    return float(_optimizer(method.settings)[RATE])
 
 
 def best(members: Sequence[Try]) -> Try:
@@ -100,9 +103,9 @@ def section(found: Mapping[str, Sequence[Try]], record: CompareRecord, command: 
     budget = f"{' or '.join(map(str, sorted(counts)))} rates for each method"
     spent = duration(sum(one.seconds for members in found.values() for one in members))
     return [
-        f"{record.started[:10]}, `{command}`: {budget}, on {', '.join(record.concepts)} (tuning gizmos), training seed "
+        f"{record.started[:10]}, `{command}`: {budget}, on {', '.join(record.concepts)}, training seed "
         f"{record.seed}, sampling seeds {', '.join(map(str, record.seeds))}; {spent} of training in all. Means over "
-        "edit prompts; the goal, fixed beforehand, is the mean of the three. No interval: four gizmos are too few.",
+        "edit prompts; the goal, fixed beforehand, is the mean of the three.",
         "",
         "| method | rate | identity | motion | edits | goal | kept |",
         "|---|---|---|---|---|---|---|",
@@ -119,8 +122,20 @@ def _rows(found: Mapping[str, Sequence[Try]]) -> Iterator[str]:
             yield f"| {label if number == 0 else ''} | {one.rate:g} | {numbers} | {one.goal:.3f} | {mark} |"
 
 
-def _what(record: CompareRecord) -> tuple[object, ...]:
-    return tuple(method.entry.label for method in record.methods), tuple(record.concepts), record.seeds, record.seed
+def _optimizer(settings: Mapping[str, object]) -> dict[str, Any]:
+    optimizer: Any = settings.get("word_optimizer") or settings["optimizer"]
+    return dict(optimizer)
+
+
+def _what(record: CompareRecord) -> str:
+    """All that decides a record's numbers, but for the rates."""
+    methods = []
+    for method in record.methods:
+        rest = {name: value for name, value in method.settings.items() if not name.endswith("optimizer")}
+        optimizer = {name: value for name, value in _optimizer(method.settings).items() if name != RATE}
+        methods.append([method.entry.label, method.preset, rest, optimizer])
+    facts = [methods, list(record.concepts), record.seeds, record.seed, record.base, record.models]
+    return json.dumps(facts, sort_keys=True)
 
 
 def main() -> None:

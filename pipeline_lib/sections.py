@@ -188,7 +188,8 @@ class EvaluationSection(Section):
         description="identity encoder, ArcFace's role: auto (the base's own, if any), none, or a local folder of one",
     )
     truth: str = Field(
-        default="", description="what is known to be true of the subject: 'gizmo:4' of the pocket world; empty: nothing"
+        default="",
+        description="what is known of the subject: 'gizmo:4' or 'pair:2' of the pocket world; empty: nothing",
     )
 
 

@@ -19,7 +19,7 @@ from pipeline_lib.steps.run_folder import RunRecord, all_runs, find_run
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import write_atomic
 
-KEPT_KINDS = ("clips", "captions", "stage", "samples", "scores", "concept", "report")
+KEPT_KINDS = ("clips", "captions", "masks", "stage", "samples", "scores", "concept", "report")
 _LOG = re.compile(r"([a-z]+)-([0-9a-f]{8}|\d{8}-\d{6})\.log")  # of one command; those of services are kept short
 
 

@@ -30,6 +30,7 @@ class Entry(Record):
         label: name in tables and on the command line; safe as a path.
         method: a name in the registry.
         settings: what makes it this entry; they win over all other settings.
+        defaults: in the preset's place; what a person sets wins.
         preset: of the method; empty: the comparison's.
         equal_steps: one stage, with as many steps as both stages of the main method together.
         about: in a few words.
@@ -38,15 +39,16 @@ class Entry(Record):
     label: str
     method: str
     settings: dict[str, Any] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
     preset: str = ""
     equal_steps: bool = False
     about: str = ""
 
 
 AS_PUBLISHED = {"crops": 0, "cross_attention": True}
-"""The main method without what presets add to the paper's."""
+"""The main method without what presets add to the paper's; baselines have no such additions."""
 CORE = (
-    Entry(label=MAIN, method=MAIN, settings=AS_PUBLISHED, about="two stages with regularisers"),
+    Entry(label=MAIN, method=MAIN, defaults=AS_PUBLISHED, about="two stages with regularisers"),
     Entry(label="two_stage", method="two_stage", about="two stages without regularisers"),
     Entry(label="lora-8", method="lora", settings={"rank": 8}, equal_steps=True, about="LoRA of rank 8 (DB-LoRA)"),
     Entry(label="lora-1", method="lora", settings={"rank": 1}, equal_steps=True, about="LoRA of rank 1"),
@@ -56,7 +58,7 @@ CORE = (
 
 
 def _ablation(label: str, about: str, **settings: Any) -> Entry:
-    return Entry(label=label, method=MAIN, settings={**AS_PUBLISHED, **settings}, about=about)
+    return Entry(label=label, method=MAIN, settings=settings, defaults=AS_PUBLISHED, about=about)
 
 
 ABLATIONS = (
@@ -114,7 +116,8 @@ def chosen_entries(labels: Sequence[str], *, ablations: bool = False) -> list[En
 def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
     """The template with an entry's method.
 
-    The template's own `method.settings` count for those entries whose method has them; the entry's settings win.
+    The template's own `method.settings` count for those entries whose method has them; they win over the entry's
+    defaults, and lose to its settings.
 
     Args:
         entry: one of a comparison.
@@ -130,7 +133,7 @@ def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
     config = template.model_copy(update={"method": method})
     has = _fields(config)
     shared = {key: value for key, value in template.method.settings.items() if key in has}
-    settings = {**_equal_steps(entry, template, has), **shared, **entry.settings}
+    settings = {**_equal_steps(entry, template, has), **entry.defaults, **shared, **entry.settings}
     config = config.model_copy(update={"method": method.model_copy(update={"settings": settings})})
     choose_settings(config)
     return config

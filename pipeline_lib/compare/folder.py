@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipeline_lib.compare.concepts import PAIR
 from pipeline_lib.compare.entries import Entry, entry_config
 from pipeline_lib.compare.grids import grids
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
-from pipeline_lib.compare.slices import TWO, slices
+from pipeline_lib.compare.slices import TWO, outside, slices
 from pipeline_lib.metrics.comparison import ComparedScores, compared
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.records import Record
@@ -145,7 +145,8 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
         samples = compared_samples(self.state, cells)
         template, former = what.template, self.record()
         labels = [entry.label for entry in what.entries]
-        scores = compared(samples, labels, ORDERINGS, slices(what.concepts))
+        alike = slices(what.concepts)
+        scores = compared(samples, labels, ORDERINGS, alike, outside(alike))
         with disk_errors(self.path, "the comparison's folder"):
             self.path.mkdir(parents=True, exist_ok=True)
             record = CompareRecord(
@@ -161,7 +162,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
                 cells=tuple(cells),
                 scores=scores,
                 models=models_used(self.state, cells, samples),
-                notes=(*what.notes, *_uneven(cells), *_other_look(template, scores)),
+                notes=(*what.notes, *_uneven(cells), *_other_look(template, scores), *_outside(outside(alike))),
                 num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.identity),
             )
             self.put(record, self._page(record))
@@ -186,6 +187,12 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
             provenance=(("comparison", record.compare_id), *record.models.items()),
             blind=BLIND_FILE if record.num_blind_pairs else "",
         )
+
+
+def _outside(names: Collection[str]) -> list[str]:
+    return [f"{', '.join(sorted(names))}: in the slices alone, since their members may count by themselves"] * bool(
+        names
+    )
 
 
 def all_keys(state: StateFolder) -> dict[str, Path]:

@@ -26,3 +26,15 @@ def slices(concepts: Mapping[str, str]) -> dict[str, set[str]]:
     two = alike.pop(PAIR)
     found = {pace: names for pace, names in alike.items() if names}
     return {**found, ONE: set().union(*found.values()), TWO: two} if found and two else found
+
+
+def outside(found: Mapping[str, set[str]]) -> set[str]:
+    """Who stands in no other table: pairs beside single subjects, whose gizmos would count twice.
+
+    Args:
+        found: from :func:`slices`.
+
+    Returns:
+        Their names.
+    """
+    return found.get(TWO, set())

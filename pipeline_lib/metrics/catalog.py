@@ -93,13 +93,26 @@ _METRICS = (
         name="subject_identity",
         label="Is the same subject",
         short="ID",
-        meaning="Mean similarity of the subject, cut out of every sample frame that shows it, to the mean subject of "
-        "the reference, by an encoder of identity: the pocket world's own, in ArcFace's role.",
+        meaning="Mean similarity of the subject, cut out of every sample frame that shows it where there is a "
+        "segmenter, to the mean subject of the reference, by an encoder of identity: the pocket world's own, in "
+        "ArcFace's role.",
         direction="higher",
         low=-1,
         high=1,
         source="identity",
         cites="Set-and-Sequence's ID, with another encoder",
+    ),
+    Metric(
+        name="subject_found",
+        label="Shows a subject",
+        short="found",
+        meaning="Share of the frames in which the segmenter finds a subject: those that ID is the mean of.",
+        direction="higher",
+        low=0,
+        high=1,
+        source="identity",
+        cites="the detection rate beside Set-and-Sequence's ID",
+        decimals=2,
     ),
     Metric(
         name="clip_i",

@@ -7,12 +7,19 @@ from statistics import fmean
 
 from pydantic import Field
 
-from pipeline_lib.metrics.aggregate import Key, ScoredSample, check_one_encoder, in_group
+from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group
 from pipeline_lib.metrics.agreement import Agreement, agreements
 from pipeline_lib.metrics.catalog import CATALOG
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.metrics.orderings import Finding, Ordering, findings
-from pipeline_lib.metrics.over_concepts import Cells, ConceptMean, concept_means, mean_over_concepts, paired_values
+from pipeline_lib.metrics.over_concepts import (
+    Cells,
+    ConceptMean,
+    by_concept,
+    concept_means,
+    mean_over_concepts,
+    paired_values,
+)
 from pipeline_lib.metrics.pareto import pareto_front
 from pipeline_lib.metrics.wins import Wins, pairwise_wins
 from pipeline_lib.records import Record
@@ -77,6 +84,7 @@ def compared(
     methods: Sequence[str],
     orderings: Sequence[Ordering] = (),
     slices: Mapping[str, Collection[str]] | None = None,
+    outside: Collection[str] = (),
 ) -> ComparedScores:
     """Compares methods.
 
@@ -85,6 +93,7 @@ def compared(
         methods: labels in the order of the tables; the first one is held against each other one.
         orderings: that are tested.
         slices: names of the concepts of each slice, in the order of the tables.
+        outside: concepts that count in slices alone, such as pairs of subjects that are there by themselves, too.
 
     Returns:
         All numbers.
@@ -93,6 +102,8 @@ def compared(
         InputError: a metric's scores come from different encoders or preprocessings.
     """
     check_one_encoder(samples)
+    everything = in_group(samples, False)
+    samples = [sample for sample in samples if sample.concept not in outside]
     groups = {RECONSTRUCTION: in_group(samples, True), EDITS: in_group(samples, False)}
     edits, rows = groups[EDITS], [CHANCE, BASE, *methods, CEILING]
     tables = {name: concept_means(members, rows) for name, members in groups.items()}
@@ -100,7 +111,9 @@ def compared(
     return ComparedScores(
         tables=tables,
         differences={name: _differences(members, methods) for name, members in groups.items()},
-        slices={kind: concept_means([s for s in edits if s.concept in names], rows) for kind, names in alike.items()},
+        slices={
+            kind: concept_means([s for s in everything if s.concept in names], rows) for kind, names in alike.items()
+        },
         slice_sizes={kind: len(names) for kind, names in alike.items()},
         trade_off=_trade_off(edits, tables[EDITS], methods),
         wins=tuple(pairwise_wins(edits, methods[0], methods[1:])) if methods else (),
@@ -137,16 +150,9 @@ def _gains(samples: Sequence[ScoredSample], methods: Sequence[str], both: tuple[
     """What each method has more than the first, per concept: a prompt for a colour tells nothing of identity."""
     found = {}
     for row in methods[1:]:
-        parts = [_by_concept(paired_values(samples, row, methods[0], metric)) for metric in both]
+        parts = [by_concept(paired_values(samples, row, methods[0], metric)) for metric in both]
         shared = set.intersection(*(set(part) for part in parts))
         gain = mean_over_concepts({(concept, "", 0): fmean(part[concept] for part in parts) for concept in shared})
         if gain is not None:
             found[row] = gain
     return found
-
-
-def _by_concept(values: Mapping[Key, float]) -> dict[str, float]:
-    grouped: dict[str, list[float]] = {}
-    for key in sorted(values):
-        grouped.setdefault(key[0], []).append(values[key])
-    return {concept: fmean(members) for concept, members in grouped.items()}

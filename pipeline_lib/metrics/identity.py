@@ -17,6 +17,7 @@ from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.pixels import Frames
 from pipeline_lib.records import Score
 
+NAMES = ("subject_identity", "subject_found")
 NO_ENCODER = "no identity encoder was given"
 
 
@@ -73,10 +74,11 @@ def score_identity(frames: Frames, identity: SubjectIdentity | None, frames_per_
         frames_per_second: of the sample.
 
     Returns:
-        `subject_identity`, with None and a reason where there is no value.
+        `subject_identity` and `subject_found`, with None and a reason where there is no value.
     """
     if identity is None:
-        return [to_score("subject_identity", Measurement(None, NO_ENCODER), Trace(frames_per_second=frames_per_second))]
+        trace = Trace(frames_per_second=frames_per_second)
+        return [to_score(name, Measurement(None, NO_ENCODER), trace) for name in NAMES]
     found = f"masks of {identity.segmenter.name}" if identity.segmenter else "no segmenter: whole frames"
     trace = Trace(
         encoder=identity.encoder.name,
@@ -85,7 +87,9 @@ def score_identity(frames: Frames, identity: SubjectIdentity | None, frames_per_
         frames_per_second=frames_per_second,
     )
     v = identity.encoder.subjects(frames, _masks(frames, identity.segmenter, identity.noun))
-    return [to_score("subject_identity", similarity_to_mean(v, identity.embeddings), trace)]
+    seen = share_found(v) if identity.segmenter else Measurement(None, "no segmenter looks for the subject")
+    values = (similarity_to_mean(v, identity.embeddings), seen)
+    return [to_score(name, value, trace) for name, value in zip(NAMES, values, strict=True)]
 
 
 def similarity_to_mean(v: torch.Tensor, r: torch.Tensor) -> Measurement:
@@ -106,6 +110,18 @@ def similarity_to_mean(v: torch.Tensor, r: torch.Tensor) -> Measurement:
         return Measurement(None, "the mean subject of the reference is zero, so it has no angle")
     note = "" if len(seen) == len(v) else f"the subject is found in {len(seen)} of {len(v)} frames"
     return Measurement(float((seen @ (mean / mean.norm())).mean()), note)
+
+
+def share_found(v: torch.Tensor) -> Measurement:
+    """Share of frames that show the subject: the detection rate.
+
+    Args:
+        v: (T, d), the sample's subjects, NaN in frames without one; T ≥ 1.
+
+    Returns:
+        The share.
+    """
+    return Measurement(float((~v.isnan().any(dim=1)).double().mean()))
 
 
 def _masks(

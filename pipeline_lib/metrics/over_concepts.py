@@ -11,7 +11,6 @@ from pipeline_lib.metrics.aggregate import (
     Key,
     ScoredSample,
     bootstrap_interval,
-    unit_means,
     values_by_key,
 )
 from pipeline_lib.metrics.catalog import CATALOG
@@ -47,7 +46,7 @@ Cells = dict[str, dict[str, ConceptMean]]
 
 
 def mean_over_concepts(values: Mapping[Key, float], seed: int = 0) -> ConceptMean | None:
-    """The mean of values; the interval draws concepts, each with all of its values.
+    """The mean over concepts of each concept's mean; the interval draws concepts.
 
     Args:
         values: one per (concept, prompt, seed).
@@ -58,19 +57,28 @@ def mean_over_concepts(values: Mapping[Key, float], seed: int = 0) -> ConceptMea
     """
     if not values:
         return None
-    num_concepts = len({key[0] for key in values})
-    enough = num_concepts >= FEWEST_UNITS
-    low, high = (bootstrap_interval(values, seed) if enough else None) or (None, None)
-    student = t_interval(unit_means(values), 1 - COVERAGE) if enough else (None, None)
+    means = by_concept(values)
+    enough = len(means) >= FEWEST_UNITS
+    units = {(concept, "", 0): mean for concept, mean in means.items()}
+    low, high = (bootstrap_interval(units, seed) if enough else None) or (None, None)
+    student = t_interval(list(means.values()), 1 - COVERAGE) if enough else (None, None)
     return ConceptMean(
-        mean=math.fsum(values[key] for key in sorted(values)) / len(values),
+        mean=math.fsum(means.values()) / len(means),
         low=low,
         high=high,
         student_low=student[0],
         student_high=student[1],
-        num_concepts=num_concepts,
+        num_concepts=len(means),
         num_values=len(values),
     )
+
+
+def by_concept(values: Mapping[Key, float]) -> dict[str, float]:
+    """The mean of each concept's values, in order of the names."""
+    grouped: dict[str, list[float]] = {}
+    for key in sorted(values):
+        grouped.setdefault(key[0], []).append(values[key])
+    return {concept: math.fsum(members) / len(members) for concept, members in grouped.items()}
 
 
 def concept_means(samples: Sequence[ScoredSample], rows: Sequence[str]) -> Cells:

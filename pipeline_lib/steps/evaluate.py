@@ -43,6 +43,7 @@ def evaluate(context: StepContext, inputs: dict[str, ArtifactRef]) -> StepResult
     def make(folder: Path, _: str) -> dict[str, float]:
         scale = Scale(context, inputs, _encoders(context))
         known = _known(context, inputs, scale)
+        scale.expects(inputs["after"])
         shutil.copytree(context.store.folder(known) / CEILING, folder / CEILING)
         rows = load_scores(context.store, known)
         base = [row for row in rows if row.row == "base"]
@@ -69,11 +70,12 @@ def _known(context: StepContext, inputs: dict[str, ArtifactRef], scale: Scale) -
 
     def make(folder: Path, _: str) -> None:
         before = inputs["before"]
+        scale.expects(inputs["after"], before, ceiling=True)
         rows = [*scale.samples(before), *scale.ceiling(folder / CEILING), *scale.by_truth(before)]
         _write(folder, SCORES_FILE, [row.model_dump() for row in rows])
 
     untrained = {name: ref for name, ref in inputs.items() if name != "after"}
-    return find_or_build(context, _recipe(context, KNOWN_KIND, untrained), make).ref
+    return find_or_build(context, _recipe(context, KNOWN_KIND, untrained), make, told=False).ref
 
 
 def _recipe(context: StepContext, kind: str, inputs: dict[str, ArtifactRef]) -> Recipe:

@@ -111,9 +111,14 @@ def learned_names(folder: Path) -> tuple[str, ...]:
 
 def load_samples(store: ArtifactStore, ref: ArtifactRef) -> list[tuple[SampleRecord, NDArray[np.uint8]]]:
     """Records and frames (t, h, w, 3) of a finished artifact."""
-    folder = store.folder(ref)
-    records = [SampleRecord.model_validate(item) for item in json.loads((folder / SAMPLES_FILE).read_text())]
+    folder, records = store.folder(ref), sample_records(store, ref)
     return [(record, np.load((folder / record.file).with_suffix(".npy"), allow_pickle=False)) for record in records]
+
+
+def sample_records(store: ArtifactStore, ref: ArtifactRef) -> list[SampleRecord]:
+    """Records of a finished artifact, without its frames."""
+    listed = json.loads((store.folder(ref) / SAMPLES_FILE).read_text(encoding="utf-8"))
+    return [SampleRecord.model_validate(item) for item in listed]
 
 
 def _generate(context: StepContext, prompts: list[tuple[Prompt, str]], stage: ArtifactRef | None) -> StepResult:

@@ -30,7 +30,7 @@ from pipeline_lib.models.base import BaseModel
 from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord
 from pipeline_lib.registry import open_truth
 from pipeline_lib.steps.caption import load_captions
-from pipeline_lib.steps.generate import load_samples
+from pipeline_lib.steps.generate import load_samples, sample_records
 from pipeline_lib.steps.mask import load_masks, mask_words
 from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.step import StepContext
@@ -71,6 +71,9 @@ class Scale:
         context: base, store and progress.
         inputs: `clips`, `captions`, and `masks` where the run has them.
         encoders: that look at the frames.
+
+    Attributes:
+        identity: who the reference's subject is; None without an identity encoder.
     """
 
     def __init__(self, context: StepContext, inputs: dict[str, ArtifactRef], encoders: Encoders) -> None:
@@ -83,20 +86,29 @@ class Scale:
         masks = load_masks(store, inputs["masks"]) if "masks" in inputs else []
         noun = mask_words(context.config) if encoders.segmenter else ""
         self._looks: Looks | None = measure_looks(pictures, encoders.image)
-        self._identity: SubjectIdentity | None = measure_identity(
+        self.identity: SubjectIdentity | None = measure_identity(
             pictures, encoders.identity, encoders.segmenter, noun, masks
         )
         self._truth = open_truth(context.config)
+        self._done = self._total = 0
+
+    def expects(self, *refs: ArtifactRef, ceiling: bool = False) -> None:
+        """Says once what will be scored, for the progress.
+
+        Args:
+            *refs: samples.
+            ceiling: the reference, too.
+        """
+        pieces = len(ceiling_pieces(self._clips, self._windows)) if ceiling else 0
+        self._total = self._total or pieces + sum(len(sample_records(self._context.store, ref)) for ref in refs)
 
     def samples(self, ref: ArtifactRef) -> list[ScoredSample]:
         """Scores of a model's samples, in their order."""
-        records = load_samples(self._context.store, ref)
         scored = []
-        for record, frames in records:
+        for record, frames in load_samples(self._context.store, ref):
             text = record.prompt.filled(self._captions[0].class_noun)
             blank = _unscored(record, self._context.config.concept_name)
             scored.append(self._scored(blank, frames, text, record.prompt))
-            self._context.progress("evaluate", len(scored), len(records))
         return scored
 
     def ceiling(self, folder: Path) -> Iterator[ScoredSample]:
@@ -135,7 +147,7 @@ class Scale:
         if self._truth is None:
             return
         concept = self._context.config.concept_name
-        prompts = [record.prompt for record, _ in load_samples(self._context.store, ref)]
+        prompts = [record.prompt for record in sample_records(self._context.store, ref)]
         for prompt in {(prompt.kind, prompt.text): prompt for prompt in prompts}.values():
             blank = ScoredSample(row="chance", prompt=prompt.text, kind=prompt.kind, seed=0, scores=(), concept=concept)
             for number, scores in enumerate(self._truth.chance(prompt)):
@@ -147,9 +159,11 @@ class Scale:
 
     def _scored(self, unscored: ScoredSample, frames: NDArray[np.uint8], text: str, asked: Prompt) -> ScoredSample:
         scores = score_sample(frames, self._reference, text, unscored.kind, self._encoders.image_text, self._rate)
-        scores += [*score_identity(frames, self._identity, self._rate), *score_looks(frames, self._looks, self._rate)]
+        scores += [*score_identity(frames, self.identity, self._rate), *score_looks(frames, self._looks, self._rate)]
         if self._truth:
             scores += self._truth.score(frames, asked)
+        self._done += 1
+        self._context.progress("evaluate", self._done, self._total)
         return unscored.model_copy(update={"scores": tuple(scores)})
 
 

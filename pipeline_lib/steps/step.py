@@ -133,7 +133,7 @@ class Recipe:
 
 
 def find_or_build(
-    context: StepContext, recipe: Recipe, make: Callable[[Path, str], dict[str, float] | None]
+    context: StepContext, recipe: Recipe, make: Callable[[Path, str], dict[str, float] | None], *, told: bool = True
 ) -> StepResult:
     """The artifact of a recipe, found or made.
 
@@ -141,12 +141,14 @@ def find_or_build(
         context: its store is asked, and given the result.
         recipe: what it is made from.
         make: writes it into a folder, given the key; returns figures to keep with it.
+        told: as a step of its own; False for a part of one.
 
     Returns:
         Its reference, and whether it was there already.
     """
     key = context.store.key(recipe.kind, recipe.inputs, recipe.settings, recipe.version, recipe.extra)
-    context.emit({"event": "step", "step": recipe.step})
+    if told:
+        context.emit({"event": "step", "step": recipe.step})
     made = False
     notes: dict[str, Any] = {"step": recipe.step}
     started = time.perf_counter()

@@ -80,6 +80,8 @@ def test_equal_goals_keep_the_lower_rate() -> None:
     [
         (record(3e-3, 0.5, concepts=("Bim",)), "no equal budget"),
         (record(3e-3, 0.5, status="failed"), "compare-0.003: 2 methods on 2 concepts"),
+        (record(1e-3, 0.6), f"{ADAPTER} has one of its rates twice"),
+        (record(3e-3, 0.5).model_copy(update={"base": "pocket-outline"}), "no equal budget"),
     ],
 )
 def test_unequal_budgets_are_refused(

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from flows.cli.look import KEPT_KINDS
+from pipeline_lib.steps import caption, evaluate, generate, mask, prepare
 from tests.cli.test_bad_input import command, state
 from tests.drops.conftest import MemoryDispatcher, Outcome, Service
 from tests.steps.tiny import small_clip
@@ -50,3 +52,7 @@ def test_old_logs_and_drops_go_and_a_rehearsal_deletes_nothing(state: Path, tmp_
     assert leftovers(state) == everything - {"generate-0123abcd.log", "error-20260102-030405.log"}
     assert command("prune", "--drops").code == 0
     assert leftovers(state) == {"prefect-server.log", "reevaluate-0123abcd.log", "recent"}
+
+
+def test_what_a_champion_is_scored_anew_with_stays() -> None:
+    assert {caption.KIND, evaluate.KIND, generate.KIND, mask.KIND, prepare.KIND} <= set(KEPT_KINDS)

@@ -114,6 +114,14 @@ def test_entries_are_chosen_by_label_or_by_method() -> None:
     assert max(Counter(entry.label for entry in (*CORE, *ABLATIONS)).values()) == 1
 
 
+def test_what_a_person_sets_wins_over_what_the_main_row_leaves_out() -> None:
+    asked = with_method(cross_attention=False, crops=2, rank=4)
+    for entry in (CORE[0], known_entries()["rank-16"]):
+        assert (settings(entry, asked).cross_attention, settings(entry, asked).crops) == (False, 2)
+    assert settings(CORE[0], asked).rank == 4
+    assert settings(known_entries()["rank-16"], asked).rank == 16, "what makes it that entry"
+
+
 def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
     kept, notes = differing(chosen_entries([], ablations=True), DEMO)
     labels = {entry.label for entry in kept}

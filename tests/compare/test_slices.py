@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline_lib.compare.slices import ONE, TWO, slices
+from pipeline_lib.compare.slices import ONE, TWO, outside, slices
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.comparison import ComparedScores, compared
@@ -23,7 +23,8 @@ def sliced(kinds: dict[str, str]) -> ComparedScores:
         for name in kinds
         for kind in ("local", "reconstruction")
     ]  # fmt: skip
-    return compared(samples, ["x"], (), slices(kinds))
+    alike = slices(kinds)
+    return compared(samples, ["x"], (), alike, outside(alike))
 
 
 def test_pairs_stand_beside_the_paces_and_all_who_are_alone_together() -> None:
@@ -32,6 +33,7 @@ def test_pairs_stand_beside_the_paces_and_all_who_are_alone_together() -> None:
     means = {kind: cells["x"]["identity_accuracy"].mean for kind, cells in scores.slices.items()}
     assert means == pytest.approx({"slow": 0.6, "fast": 0.75, ONE: 0.7, TWO: 0.3}), "edit prompts alone"
     assert list(means) == ["slow", "fast", ONE, TWO]
+    assert scores.tables["edits"]["x"]["identity_accuracy"].num_concepts == 3, "a gizmo counts once"
     shown = [(table.title, table.told) for table in slice_matrices(scores, ["x"])]
     assert shown[2:] == [("One subject", "3 concepts"), ("Two subjects", "2 concepts")]
 

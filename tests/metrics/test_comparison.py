@@ -55,6 +55,29 @@ def test_the_interval_is_over_concepts_or_there_is_none() -> None:
     assert mean_over_concepts({}) is None
 
 
+def test_each_concept_counts_once_however_many_prompts_it_has() -> None:
+    values = {("many", f"prompt {number}", 0): 1.0 for number in range(50)} | {(n, "a", 0): 0.0 for n in CONCEPTS[:5]}
+    found = mean_over_concepts(values)
+    assert found is not None
+    assert (found.mean, found.num_concepts, found.num_values) == (pytest.approx(1 / 6), 6, 55)
+    expected = stats.t.interval(0.95, 5, 1 / 6, stats.sem([1.0, 0, 0, 0, 0, 0]))
+    assert (found.student_low, found.student_high) == pytest.approx(expected)
+    assert found.low == 0
+    assert found.high is not None
+    assert found.high < 0.6
+
+
+def test_who_is_outside_counts_in_slices_alone() -> None:
+    samples = list(table({"x": 0.5, "y": 0.3}))
+    slices = {"one": CONCEPTS[:5], "two": CONCEPTS[5:]}
+    found = compared(samples, ["x", "y"], [ordering("above")], slices, outside=CONCEPTS[5:])
+    assert found.slice_sizes == {"one": 5, "two": 1}
+    assert found.slices["two"]["x"]["identity_accuracy"].mean == pytest.approx(0.55)
+    assert found.tables[EDITS]["x"]["identity_accuracy"].num_concepts == 5
+    assert found.findings[0].pairs[0].difference.num_concepts == 5
+    assert found.differences[EDITS]["y"]["identity_accuracy"].num_concepts == 5
+
+
 def test_rows_stand_in_the_order_asked_for_and_what_is_missing_is_left_out() -> None:
     cells = concept_means(list(table({"y": 0.2, "x": 0.5})), ["x", "nobody", "y"])
     assert list(cells) == ["x", "y"]

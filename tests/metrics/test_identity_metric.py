@@ -56,10 +56,12 @@ def test_what_is_around_the_subject_counts_only_where_there_is_no_segmenter(
     elsewhere[:, 16:48, 16:48] = moving[:, 16:48, 16:48]
     masked = measure_identity([moving], identity_encoder, square_mask, "dog")
     whole = measure_identity([moving], identity_encoder, None, "")
-    (at_home,), (away,) = score_identity(moving, masked, FPS), score_identity(elsewhere, masked, FPS)
+    (at_home, _), (away, seen) = score_identity(moving, masked, FPS), score_identity(elsewhere, masked, FPS)
+    assert seen.value == 1
     assert away.value == pytest.approx(at_home.value, abs=1e-6)
     assert away.preprocessing == f"masks of given, {identity_encoder.preprocessing}"
-    (at_home,), (away,) = score_identity(moving, whole, FPS), score_identity(elsewhere, whole, FPS)
+    (at_home, _), (away, seen) = score_identity(moving, whole, FPS), score_identity(elsewhere, whole, FPS)
+    assert (seen.value, seen.reason) == (None, "no segmenter looks for the subject")
     assert at_home.value - away.value > 1e-4
     assert away.preprocessing.startswith("no segmenter: whole frames, ")
     assert (away.encoder, away.encoder_digest) == (identity_encoder.name, identity_encoder.digest)
@@ -80,8 +82,8 @@ def test_the_references_own_mask_track_goes_before_the_segmenter(
 
 
 def test_without_an_encoder_the_score_says_so(moving: np.ndarray) -> None:
-    (score,) = score_identity(moving, measure_identity([moving], None, None, ""), FPS)
-    assert (score.value, score.reason) == (None, "no identity encoder was given")
+    scores = score_identity(moving, measure_identity([moving], None, None, ""), FPS)
+    assert [(score.value, score.reason) for score in scores] == [(None, "no identity encoder was given")] * 2
 
 
 def test_the_same_gizmo_elsewhere_scores_higher_than_every_other_gizmo(
@@ -99,5 +101,11 @@ def test_the_same_gizmo_elsewhere_scores_higher_than_every_other_gizmo(
 
 def test_a_sample_that_shows_nobody_has_no_score(published: tuple[CropIdentityEncoder, ClipSegSegmenter]) -> None:
     clip = render(gizmo(1).reference).frames
-    (score,) = score_identity(np.full_like(clip, 90), measure_identity([clip], *published, "creature"), FPS)
+    whose = measure_identity([clip], *published, "creature")
+    score, seen = score_identity(np.full_like(clip, 90), whose, FPS)
     assert (score.value, score.reason) == (None, "the subject is found in no frame of the sample")
+    assert seen.value == 0
+    clip[4:] = 90
+    score, seen = score_identity(clip, whose, FPS)
+    assert seen.value == pytest.approx(4 / len(clip))
+    assert score.value is not None and score.value > 0.9, "of the frames that show it"

@@ -52,6 +52,13 @@ def _shifted(image: np.ndarray, right: float) -> np.ndarray:
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
+def _lost(level: float, v: torch.Tensor) -> torch.Tensor:
+    """A share of the frames shows nobody."""
+    shown = v.clone()
+    shown[: round(level * len(v) / (1 + LEVELS[-1]))] = torch.nan
+    return shown
+
+
 def _turned(level: float, towards: torch.Tensor) -> torch.Tensor:
     """Nine unit vectors that leave `towards` by up to 2 radians, each into its own direction."""
     draws = torch.randn(9, len(towards), generator=torch.Generator().manual_seed(0))
@@ -104,6 +111,7 @@ CASES = {
     "subject_identity": Case(
         lambda level, m: identity.similarity_to_mean(_turned(level, TEXT), TEXT.repeat(3, 1)).value, 1, False
     ),
+    "subject_found": Case(lambda level, _: identity.share_found(_lost(level, TEXT.repeat(8, 1))).value, 1, True),
     "clip_i": Case(
         lambda level, m: image_text.image_similarity(_turned(level, TEXT), TEXT.repeat(3, 1)).value, 1, False
     ),
@@ -126,8 +134,8 @@ CASES = {
 }
 
 
-READ_FROM_FRAMES = [name for name in CASES if CATALOG[name].source != "truth"]
-"""The others need a world whose truth is known: tests/pocket/test_truth_reader.py."""
+READ_FROM_FRAMES = [name for name in CASES if CATALOG[name].source != "truth" and name != "subject_found"]
+"""The others need a world whose truth is known, or a segmenter: test_truth_reader.py, test_identity_metric.py."""
 
 
 def test_the_matrix_holds_every_metric() -> None:
@@ -178,7 +186,7 @@ def test_every_score_is_in_its_range_or_tells_why_it_is_none(
 ) -> None:
     for kind in KINDS:
         scores = _scores(_noise(level, moving)[:num_frames], moving, kind, encoder, identity_encoder, mask=MASK)
-        assert set(scores) == set(READ_FROM_FRAMES)
+        assert set(scores) == {*READ_FROM_FRAMES, "subject_found"}
         for score in scores.values():
             if score.value is None:
                 assert score.reason

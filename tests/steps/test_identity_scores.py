@@ -7,15 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline_lib import registry
+from pipeline_lib.features.identity import CropIdentityEncoder
+from pipeline_lib.masks.clipseg import ClipSegSegmenter
+from pipeline_lib.metrics.identity import measure_identity
 from pipeline_lib.pocket.zoo import zoo_folder
 from pipeline_lib.records import Score
 from pipeline_lib.registry import NamedBase
 from pipeline_lib.run_config import with_settings
 from pipeline_lib.steps.evaluate import load_scores
+from pipeline_lib.steps.mask import load_masks
+from pipeline_lib.steps.prepare import load_clips
 from pipeline_lib.steps.run_folder import RunFolder, RunRecord, RunResult, fingerprint
+from pipeline_lib.steps.scale import Encoders, Scale
+from pipeline_lib.steps.shelf import ModelShelf
+from pipeline_lib.steps.step import StepContext
 from tests.steps.conftest import Finished
 
 Again = Callable[..., RunResult]
@@ -62,4 +71,13 @@ def test_a_base_with_a_segmenter_scores_the_subject_inside_the_runs_own_masks(
     assert steps["mask"].ref in rests_on
     scores = identities(finished, record)
     assert {score.preprocessing.partition(",")[0] for score in scores} == {"masks of clipseg:segmenter"}
-    assert all(score.value is not None or "in no frame of the sample" in score.reason for score in scores)
+    encoders = Encoders(None, None, CropIdentityEncoder(zoo_folder("identity")), ClipSegSegmenter(own.segmenter))
+    context = StepContext(finished.config, finished.state.store, ModelShelf(finished.state.locks))
+    inputs = {"clips": steps["prepare"].ref, "captions": steps["caption"].ref, "masks": steps["mask"].ref}
+    known = Scale(context, inputs, encoders).identity
+    (clip,) = load_clips(finished.state.store, inputs["clips"])
+    (track,) = load_masks(finished.state.store, inputs["masks"])
+    assert known is not None
+    expected = measure_identity([clip.frames], encoders.identity, encoders.segmenter, known.noun, [track])
+    assert torch.equal(known.embeddings, expected.embeddings)
+    assert not known.embeddings.isnan().any(), "whatever the segmenter finds"

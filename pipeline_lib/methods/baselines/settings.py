@@ -33,8 +33,7 @@ class OneStageSettings(Record):
 class LoraSettings(OneStageSettings):
     """Settings of plain LoRA.
 
-    The paper's LoRA-8 has the rank of its own method. So has each preset here, and with it the same number of values
-    to learn and the same size of file; `rank` 1 and 8 are the papers' rows.
+    The paper's LoRA-8 has the rank of its own method, and so has each preset here; `rank` 1 and 8 are the papers' rows.
 
     Attributes:
         rank: of the update.

@@ -13,7 +13,14 @@ from pipeline_lib.metrics import truth as arithmetic
 from pipeline_lib.metrics.catalog import Measurement
 from pipeline_lib.pocket.judge.identity import Gallery
 from pipeline_lib.pocket.judge.reading import Reading
-from pipeline_lib.pocket.judge.truth import as_channels, changed_world, read_words, reference_track, reference_words
+from pipeline_lib.pocket.judge.truth import (
+    as_channels,
+    changed_world,
+    read_words,
+    reference_track,
+    reference_words,
+    turns_visibly,
+)
 from pipeline_lib.world.gizmos import EditingPrompt
 from pipeline_lib.world.pairs import Pair
 from pipeline_lib.world.scene import Scene
@@ -72,7 +79,11 @@ class PairReading:
     def motion_fidelity(self) -> Measurement:
         """Mean over both members of the concordance with the member's own track in the pair's clip; a lost one is 0."""
         found = [
-            arithmetic.motion_fidelity(self._track(one), reference_track(self.pair.reference, member))
+            arithmetic.motion_fidelity(
+                self._track(one),
+                reference_track(self.pair.reference, member),
+                with_angle=turns_visibly(self.pair.reference.subjects[member]),
+            )
             for member, one in enumerate(self.members)
         ]
         values = [one.value for one in found if one.value is not None]
