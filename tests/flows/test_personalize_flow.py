@@ -238,4 +238,4 @@ def test_prune_keeps_what_a_run_shows(command_run: CommandRun) -> None:
     kinds = {item["kind"] for item in json.loads(output)["pruned"] if item["place"] == "artifacts"}
     assert code == 0
     # Masks and videos only where a masked run, or `generate`, came before.
-    assert kinds - {"masks", "videos"} == {"latents", "prior", "prior-clips"}
+    assert kinds - {"masks", "videos"} == {"known_scores", "latents", "prior", "prior-clips"}
