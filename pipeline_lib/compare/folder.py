@@ -21,6 +21,7 @@ from pipeline_lib.records import Record
 from pipeline_lib.registry import choose_settings, loras_on_base
 from pipeline_lib.report.compare import CellLine, ComparePage, MethodLine
 from pipeline_lib.report.compare_tables import PaperColumn, PaperLine
+from pipeline_lib.report.wording import counted
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.run_folder import now
 from pipeline_lib.steps.several_runs import SeveralRunsFolder, how_it_went, report_address
@@ -104,7 +105,7 @@ class CompareRecord(Record):
         """How it went, in one sentence."""
         found = sum(cell.found for cell in self.cells if cell.status == "done")
         failed = [f"{cell.entry} on {cell.concept}" for cell in self.missing]
-        size = f"{len(self.methods)} methods on {len(self.concepts)} concepts"
+        size = f"{counted(len(self.methods), 'method')} on {counted(len(self.concepts), 'concept')}"
         return f"{size}: {how_it_went('cells', len(self.cells), found, failed, MOST_NAMED)}"
 
 

@@ -13,7 +13,7 @@ from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.metrics.over_concepts import Cells, ConceptMean
 from pipeline_lib.metrics.wins import QUESTIONS
 from pipeline_lib.report.charts import Dot, scatter_chart
-from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, number, percent, signed
+from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, counted, number, percent, signed
 
 TITLES = {RECONSTRUCTION: "Reconstruction prompt", EDITS: "Edit prompts"}
 ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
@@ -93,7 +93,7 @@ def difference_matrices(scores: ComparedScores) -> list[Matrix]:
 def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
     """A table for each kind of motion, and for one and two subjects, truth metrics alone."""
     return [
-        _matrix(kind.capitalize(), _concepts(scores.slice_sizes[kind]), cells, methods, list(TRUTH))
+        _matrix(kind.capitalize(), counted(scores.slice_sizes[kind], "concept"), cells, methods, list(TRUTH))
         for kind, cells in scores.slices.items()
         if cells
     ]
@@ -213,10 +213,11 @@ def agreement_tables(scores: ComparedScores) -> list[tuple[str, list[tuple[Metri
     for name, found in scores.agreements.items():
         lines = []
         for one in found:
-            within, counted = one.within_concepts, f"{one.num_cells} cells, {_concepts(one.num_concepts)}"
+            within = one.within_concepts
+            rests_on = f"{counted(one.num_cells, 'cell')}, {counted(one.num_concepts, 'concept')}"
             ends = _ends(within) if within else None
             interval = f"{number(ends[0], 2)} to {number(ends[1], 2)}" if ends else ""
-            numbers = (_or_dash(one.over_cells), _or_dash(within.mean if within else None), interval, counted)
+            numbers = (_or_dash(one.over_cells), _or_dash(within.mean if within else None), interval, rests_on)
             lines.append((CATALOG[one.learned], CATALOG[one.truth], *numbers))
         if lines:
             tables.append((TITLES[name], lines))
@@ -285,7 +286,7 @@ def _ends(mean: ConceptMean) -> tuple[float, float] | None:
 def _signed_interval(difference: ConceptMean, metric: Metric) -> str:
     ends = _ends(difference)
     if ends is None:
-        return f"{_concepts(difference.num_concepts)}: too few for an interval"
+        return f"{counted(difference.num_concepts, 'concept')}: too few for an interval"
     told = f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}"
     low, high = difference.student_low, difference.student_high
     if low is None or high is None:
@@ -294,11 +295,7 @@ def _signed_interval(difference: ConceptMean, metric: Metric) -> str:
 
 
 def _most_concepts(cells: Cells) -> str:
-    return _concepts(max(mean.num_concepts for row in cells.values() for mean in row.values()))
-
-
-def _concepts(count: int) -> str:
-    return f"{count} concept" if count == 1 else f"{count} concepts"
+    return counted(max(mean.num_concepts for row in cells.values() for mean in row.values()), "concept")
 
 
 def _or_dash(value: float | None) -> str:

@@ -56,6 +56,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 concept`, `8 concepts`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plain_name(identifier: str) -> str:
     """`set_and_sequence` → `Set and sequence`."""
     words = identifier.replace("_", " ").replace("-", " ").strip()

@@ -36,7 +36,7 @@ def test_a_comparison_that_is_started_again_is_written_to_the_same_files(tmp_pat
     assert folder.path == StateFolder.open(tmp_path).comparisons / record.compare_id
     assert CompareRecord.model_validate_json((folder.path / "compare.json").read_bytes()) == record
     names = ", ".join(f"lora-1 on gizmo {number}" for number in range(5))
-    assert record.told == f"1 methods on 1 concepts: 0 of 7 cells done; {names} and 2 more failed"
+    assert record.told == f"1 method on 1 concept: 0 of 7 cells done; {names} and 2 more failed"
     assert record.told in folder.page.read_text()
 
 
