@@ -347,8 +347,7 @@ def _method_settings(name: str) -> Configurable:
     if name not in method_names():
         raise unknown_name("method.name", name, method_names())
     if name in _SETTINGS:
-        module, _, attribute = _SETTINGS[name].partition(":")
-        settings: MethodSettings = getattr(import_module(module), attribute)
+        settings: MethodSettings = _attribute(_SETTINGS[name])
         return settings
     method: Method = made(name, _METHODS, _METHOD_GROUP)
     return method
@@ -362,8 +361,7 @@ def names_of(built_in: Mapping[str, str], group: str) -> list[str]:
 def made(name: str, built_in: Mapping[str, str], group: str) -> Any:
     """What a name stands for, built in or installed; None where it stands for nothing."""
     if name in built_in:
-        module, _, attribute = built_in[name].partition(":")
-        return getattr(import_module(module), attribute)()
+        return _attribute(built_in[name])()
     for point in entry_points(group=group, name=name):
         return point.load()()
     return None

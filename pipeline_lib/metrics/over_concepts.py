@@ -36,9 +36,9 @@ class ConceptMean(Record):
     @property
     def surely_within(self) -> tuple[float, float] | None:
         """What both intervals hold between them: the bootstrap over eight concepts is a fifth narrower."""
-        ends = (self.low, self.student_low), (self.high, self.student_high)
-        lows, highs = ([end for end in pair if end is not None] for pair in ends)
-        return (min(lows), max(highs)) if lows and highs else None
+        ends = self.low, self.high, self.student_low, self.student_high
+        known = [end for end in ends if end is not None]
+        return (min(known), max(known)) if known else None
 
 
 Cells = dict[str, dict[str, ConceptMean]]
