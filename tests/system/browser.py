@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, Response, expect, sync_playwright
+
+LOG = logging.getLogger(__name__)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 120_000  # milliseconds
+REFUSAL_SECONDS = 60  # after which a dialog that stays is taken as refused
+TRIES = 3
 
 
 def browser_path() -> str:
@@ -21,16 +27,28 @@ def browser_path() -> str:
 
 @contextmanager
 def browser_page(path: str, width: int = 1400, height: int = 1000) -> Iterator[Page]:
-    """A fresh page; the browser ends with the block."""
+    """A fresh page; the browser ends with the block. What it is refused is logged."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-quic"])
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(PATIENCE)
             expect.set_options(timeout=PATIENCE)
+            page.on("response", tell_refusal)
+            page.on("console", tell_error)
             yield page
         finally:
             browser.close()
+
+
+def tell_refusal(reply: Response) -> None:
+    if reply.status >= HTTPStatus.BAD_REQUEST:
+        LOG.warning("%s %s %s", reply.status, reply.request.method, reply.url)
+
+
+def tell_error(said: ConsoleMessage) -> None:
+    if said.type == "error":
+        LOG.warning("the page's console: %s", said.text)
 
 
 def part(root: Page | Locator, *names: str) -> Locator:
@@ -85,8 +103,24 @@ def confirm(page: Page, button: str) -> None:
         button: its words.
     """
     page.get_by_role("button", name=button, exact=True).first.click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name=re.compile(f"^(Confirm|{button})$")).click()
+    agree(page.get_by_role("dialog"), f"^(Confirm|{button})$")
+
+
+def agree(dialog: Locator, button: str) -> None:
+    """Presses a dialog's button until the dialog is gone.
+
+    A server on SQLite that is busy refuses now and then; the dialog then says so and stays, for another try.
+
+    Args:
+        dialog: that is open.
+        button: pattern of its words.
+    """
+    for _ in range(TRIES - 1):
+        dialog.get_by_role("button", name=re.compile(button)).click()
+        with suppress(AssertionError):
+            expect(dialog).to_have_count(0, timeout=1000 * REFUSAL_SECONDS)
+            return
+    dialog.get_by_role("button", name=re.compile(button)).click()
     expect(dialog).to_have_count(0)
 
 

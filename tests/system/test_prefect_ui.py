@@ -25,7 +25,7 @@ from pipeline_lib.run_config import RunConfig, load_config
 from pipeline_lib.steps.run_folder import RunFolder, run_identity
 from pipeline_lib.steps.state import StateFolder
 from tests.steps.tiny import small_clip, tiny_config
-from tests.system.browser import browser_page, browser_path, confirm, expect_state, fill_form, part
+from tests.system.browser import TRIES, agree, browser_page, browser_path, confirm, expect_state, fill_form, part
 from tests.system.flow_runs import Run, accepted, mlflow_status, started
 from tests.system.servers import DEPLOYMENT, Up, wait_for
 
@@ -123,7 +123,7 @@ def started_from_the_form(up: Up, page: Page, config: RunConfig) -> Run:
     before = {item["id"] for item in up.flow_runs()}
     given = config.model_dump(mode="json", exclude_defaults=True)
     fill_form(page, {**given, "method": {"preset": given["method"]["preset"], "settings": given["method"]["settings"]}})
-    for _ in range(3):  # a busy server refuses now and then, and the form says so
+    for _ in range(TRIES):  # a busy server refuses now and then, and the form says so
         page.get_by_role("button", name="Submit").click()
         with suppress(NotInTimeError):
             page.wait_for_url(re.compile(r"tab=Runs|/flow-run/"), timeout=60_000)
@@ -207,7 +207,7 @@ def test_the_answers_of_a_review_are_used(up: Up, page: Page, waiting: Waiting, 
     dialog = page.get_by_role("dialog")
     expect(part(dialog, "Captions", "Clip").locator("textarea")).to_have_value("reviewed.mp4")
     part(dialog, "Captions", "Static").locator("textarea").fill("with a paper hat")
-    dialog.get_by_role("button", name="Submit").click()
+    agree(dialog, "^Submit$")
     wait_for(lambda: run.state["name"] != "Suspended", 60, "the answer")
     run.wait("Suspended", 400)
 
