@@ -93,6 +93,22 @@ def own_segmenter(config: RunConfig) -> Path | None:
     return named.segmenter if named and named.segmenter and (named.segmenter / _MODEL_CONFIG).is_file() else None
 
 
+def scoring_segmenter(config: RunConfig) -> Path | None:
+    """The folder of the segmenter that finds subjects in samples.
+
+    Args:
+        config: its `mask.segmenter`, where that is the folder of a model, else its base.
+
+    Returns:
+        The user's model, else the base's own; None where there is neither: given masks know the clip alone.
+
+    Raises:
+        ConfigError: as :func:`segmenter_path` raises it.
+    """
+    named = segmenter_path(config)
+    return named if named and (named / _MODEL_CONFIG).is_file() else own_segmenter(config)
+
+
 def segmenter_path(config: RunConfig) -> Path | None:
     """What a run's masks are read from or made with; None where that is a name.
 

@@ -163,7 +163,8 @@ class MaskSection(Section):
     segmenter: str = Field(
         default="none",
         min_length=1,
-        description="none, auto (the base's own), a folder of a CLIPSeg model, or your own masks: a video or images",
+        description="none, auto (the base's own), a folder of a CLIPSeg model, or your own masks: a video or images; a "
+        "model given here also finds the subject in samples that are scored",
     )
     subject: str = Field(default="", description="what the segmenter looks for; empty: the class noun")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.metrics.aggregate import ScoredSample, in_group, paired_differences, summary
-from pipeline_lib.observers import own_segmenter
+from pipeline_lib.observers import scoring_segmenter
 from pipeline_lib.records import ArtifactRef
 from pipeline_lib.registry import encoder_folder, truth_weights
 from pipeline_lib.sections import ENCODERS
@@ -81,7 +81,7 @@ def _known(context: StepContext, inputs: dict[str, ArtifactRef], scale: Scale) -
 def _recipe(context: StepContext, kind: str, inputs: dict[str, ArtifactRef]) -> Recipe:
     config = context.config
     folders = {role: encoder_folder(config, role) for role in ENCODERS}
-    segmenter = own_segmenter(config) if folders["identity_encoder"] else None
+    segmenter = scoring_segmenter(config) if folders["identity_encoder"] else None
     return Recipe(
         step="evaluate",
         kind=kind,
@@ -100,7 +100,7 @@ def _recipe(context: StepContext, kind: str, inputs: dict[str, ArtifactRef]) -> 
 def _encoders(context: StepContext) -> Encoders:
     shelf, device = context.shelf, str(context.base.device)
     image_text, image, identity = (encoder_folder(context.config, role) for role in ENCODERS)
-    segmenter = own_segmenter(context.config) if identity else None
+    segmenter = scoring_segmenter(context.config) if identity else None
     return Encoders(
         shelf.encoder(image_text, device) if image_text else None,
         shelf.image_encoder(image, device) if image else None,

@@ -14,6 +14,7 @@ from pipeline_lib import registry
 from pipeline_lib.features.identity import CropIdentityEncoder
 from pipeline_lib.masks.clipseg import ClipSegSegmenter
 from pipeline_lib.metrics.identity import measure_identity
+from pipeline_lib.observers import scoring_segmenter
 from pipeline_lib.pocket.zoo import zoo_folder
 from pipeline_lib.records import Score
 from pipeline_lib.registry import NamedBase
@@ -81,3 +82,15 @@ def test_a_base_with_a_segmenter_scores_the_subject_inside_the_runs_own_masks(
     expected = measure_identity([clip.frames], encoders.identity, encoders.segmenter, known.noun, [track])
     assert torch.equal(known.embeddings, expected.embeddings)
     assert not known.embeddings.isnan().any(), "whatever the segmenter finds"
+
+
+def test_the_users_own_segmentation_model_finds_the_subject_in_samples_too(finished: Finished, tmp_path: Path) -> None:
+    def segmenter(name: object) -> Path | None:
+        return scoring_segmenter(with_settings(finished.config, [f"mask.segmenter={name}"]))
+
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "mask.png")
+    assert segmenter("none") is None, "this base brings none"
+    assert segmenter(tmp_path / "mask.png") is None, "masks of the clip tell nothing of samples"
+    assert segmenter(zoo_folder("segmenter")) == zoo_folder("segmenter")
+    pocket = with_settings(finished.config, ["base.source=pocket", f"mask.segmenter={tmp_path / 'mask.png'}"])
+    assert scoring_segmenter(pocket) == zoo_folder("segmenter")
