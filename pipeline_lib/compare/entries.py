@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from pipeline_lib.errors import ConfigError
+from pipeline_lib.methods.settings import laid_over
 from pipeline_lib.records import Record
 from pipeline_lib.registry import choose_settings, method_names, unknown_name
 from pipeline_lib.run_config import RunConfig
@@ -31,6 +32,8 @@ class Entry(Record):
         method: a name in the registry.
         settings: what makes it this entry; they win over all other settings.
         defaults: in the preset's place; what a person sets wins.
+        tuned: more of them, by the preset that they were tuned at (benchmarks/RESULTS.md, "Rates of the compared
+            methods"); a method whose own preset holds what tuning found needs none.
         preset: of the method; empty: the comparison's.
         equal_steps: one stage, with as many steps as both stages of the main method together.
         about: in a few words.
@@ -40,6 +43,7 @@ class Entry(Record):
     method: str
     settings: dict[str, Any] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
+    tuned: dict[str, dict[str, Any]] = Field(default_factory=dict)
     preset: str = ""
     equal_steps: bool = False
     about: str = ""
@@ -117,7 +121,7 @@ def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
     """The template with an entry's method.
 
     The template's own `method.settings` count for those entries whose method has them; they win over the entry's
-    defaults, and lose to its settings.
+    defaults and what it was tuned to, and lose to its settings.
 
     Args:
         entry: one of a comparison.
@@ -132,9 +136,12 @@ def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
     method = MethodSection(name=entry.method, preset=entry.preset or template.method.preset)
     config = template.model_copy(update={"method": method})
     has = _fields(config)
+    tuned = entry.tuned.get(method.preset, {})
     shared = {key: value for key, value in template.method.settings.items() if key in has}
-    settings = {**_equal_steps(entry, template, has), **entry.defaults, **shared, **entry.settings}
-    config = config.model_copy(update={"method": method.model_copy(update={"settings": settings})})
+    settings: Mapping[str, Any] = {}
+    for values in (_equal_steps(entry, template, has), entry.defaults, tuned, shared, entry.settings):
+        settings = laid_over(settings, values)
+    config = config.model_copy(update={"method": method.model_copy(update={"settings": dict(settings)})})
     choose_settings(config)
     return config
 

@@ -94,15 +94,24 @@ def settings_from(method: Configurable, preset: str, overrides: Mapping[str, Any
         raise ConfigError(
             f"method {method.name} has no preset {preset!r}", expected="one of " + ", ".join(sorted(method.presets))
         )
-    return method.settings_type.model_validate(_over(method.presets[preset], overrides))
+    return method.settings_type.model_validate(laid_over(method.presets[preset], overrides))
 
 
-def _over(ground: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(ground: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others over them, key by key inside sections too.
+
+    Args:
+        ground: sections within sections.
+        values: win where both have a key.
+
+    Returns:
+        A new mapping; neither is changed.
+    """
     merged = dict(ground)
     for key, value in values.items():
         inner = merged.get(key)
         if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            merged[key] = _over(inner, value)
+            merged[key] = laid_over(inner, value)
         else:
             merged[key] = value
     return merged

@@ -122,6 +122,20 @@ def test_what_a_person_sets_wins_over_what_the_main_row_leaves_out() -> None:
     assert settings(known_entries()["rank-16"], asked).rank == 16, "what makes it that entry"
 
 
+def test_what_was_tuned_counts_at_its_preset_alone_and_loses_to_a_person() -> None:
+    entry = Entry(label="x", method="lora", tuned={"demo": {"optimizer": {"learning_rate": 0.123}}})
+
+    def optimizer(preset: str, **values: float):
+        asked = {"method": {"preset": preset, "settings": {"optimizer": values}}}
+        return settings(entry, RunConfig.model_validate(asked)).optimizer
+
+    assert optimizer("demo").learning_rate == 0.123
+    assert optimizer("paper").learning_rate == 1e-4
+    assert optimizer("demo", learning_rate=0.5).learning_rate == 0.5
+    kept = optimizer("demo", decay=0.25)
+    assert (kept.learning_rate, kept.decay) == (0.123, 0.25), "key by key"
+
+
 def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
     kept, notes = differing(chosen_entries([], ablations=True), DEMO)
     labels = {entry.label for entry in kept}
