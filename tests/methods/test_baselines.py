@@ -65,7 +65,8 @@ def test_a_single_stage_has_the_sum_of_both_stages_steps_and_their_batch(name, p
     assert ours.settings["optimizer"]["decay"] == stages[0].settings["optimizer"]["decay"]
     if name != "textual_inversion":
         assert ours.settings["rank"] == stages[0].settings["rank"]
-        assert ours.settings["optimizer"] == stages[0].settings["optimizer"]
+        rate = {"learning_rate": ours.settings["optimizer"]["learning_rate"]}  # tuned, each method's own
+        assert ours.settings["optimizer"] == {**stages[0].settings["optimizer"], **rate}
 
 
 @pytest.mark.parametrize("rank", [1, 8])

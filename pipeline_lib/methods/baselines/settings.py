@@ -1,7 +1,8 @@
 """What a person may set of the baselines, and their presets.
 
 Presets of one name cost the same in every method that is compared: as many steps and draws as both stages of
-Set-and-Sequence take together, at its rank and its rates where these apply.
+Set-and-Sequence take together, at its rank. Rates of `demo` are each method's own, tuned with the same number of tries
+(README beside this file).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline_lib.methods.settings import FULL_MASK_SHARE, MethodSettings, OptimizerValues
+from pipeline_lib.methods.settings import FULL_MASK_SHARE, MethodSettings, OptimizerValues, laid_over
 from pipeline_lib.methods.two_stage_settings import DEMO, POCKET, TwoStageSettings
 from pipeline_lib.records import Record
 
@@ -117,6 +118,10 @@ LORA_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "pocket": _lora(POCKET),
     "demo": _lora(DEMO),
 }
+DREAMMIX_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    **LORA_PRESETS,
+    "demo": laid_over(LORA_PRESETS["demo"], {"optimizer": {"learning_rate": 1e-3}}),
+}
 WORD_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "portable": {},
@@ -133,4 +138,4 @@ TWO_STAGE_PRESETS: Mapping[str, Mapping[str, Any]] = {
 LORA = MethodSettings("lora", LoraSettings, LORA_PRESETS)
 TWO_STAGE = MethodSettings("two_stage", TwoStageSettings, TWO_STAGE_PRESETS)
 TEXTUAL_INVERSION = MethodSettings("textual_inversion", TextualInversionSettings, WORD_PRESETS)
-DREAMMIX = MethodSettings("dreammix", DreamMixSettings, LORA_PRESETS)
+DREAMMIX = MethodSettings("dreammix", DreamMixSettings, DREAMMIX_PRESETS)
