@@ -107,8 +107,8 @@ def _lora(preset: Mapping[str, Any]) -> dict[str, Any]:
     return {**_in_one_stage(preset), **{name: preset[name] for name in shared if name in preset}}
 
 
-def _word(preset: Mapping[str, Any]) -> dict[str, Any]:
-    rates = {"learning_rate": 3e-2, "decay": preset["optimizer"]["decay"], "max_gradient_norm": 1.0}
+def _word(preset: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    rates = {"learning_rate": learning_rate, "decay": preset["optimizer"]["decay"], "max_gradient_norm": 1.0}
     return {**_in_one_stage(preset), "word_optimizer": rates}
 
 
@@ -125,8 +125,8 @@ DREAMMIX_PRESETS: Mapping[str, Mapping[str, Any]] = {
 WORD_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "portable": {},
-    "pocket": _word(POCKET),
-    "demo": _word(DEMO),
+    "pocket": _word(POCKET, 3e-2),
+    "demo": _word(DEMO, 1e-1),
 }
 TWO_STAGE_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"special_tokens": "encoder_output"},
