@@ -33,7 +33,7 @@ class Entry(Record):
         settings: what makes it this entry; they win over all other settings.
         defaults: in the preset's place; what a person sets wins.
         tuned: more of them, by the preset that they were tuned at (benchmarks/RESULTS.md, "Rates of the compared
-            methods"); a method whose own preset holds what tuning found needs none.
+            methods, tuned"); a method whose own preset holds what tuning found needs none.
         preset: of the method; empty: the comparison's.
         equal_steps: one stage, with as many steps as both stages of the main method together.
         about: in a few words.
@@ -52,7 +52,7 @@ class Entry(Record):
 AS_PUBLISHED = {"crops": 0, "cross_attention": True}
 """The main method without what presets add to the paper's; baselines have no such additions."""
 SLOWER = {"demo": {"optimizer": {"learning_rate": 1e-3}}}
-"""Of those that tuning found best at a third of their preset's rate."""
+"""Of rows that tuning found best at a third of their preset's rate; ablations keep that of the row they change."""
 CORE = (
     Entry(
         label=MAIN, method=MAIN, defaults=AS_PUBLISHED, tuned=SLOWER, about="two stages with regularisers, as published"
@@ -82,7 +82,7 @@ ABLATIONS = (
     _ablation("basis-input", "the input side is the basis", basis="input", zero_factor="basis"),
     _ablation("basis-input-coefficients", "both of these", basis="input", zero_factor="coefficients"),
     _ablation("no-cross-attention", "the layers that attend to the text stay the base's", cross_attention=False),
-    Entry(label="as-preset", method=MAIN, about="with all that the preset adds to the paper's"),
+    Entry(label="as-preset", method=MAIN, about="with all that the preset adds to the paper's, at its rate"),
     *(_ablation(f"rank-{rank}", f"rank {rank}", rank=rank) for rank in (1, 2, 4, 8, 16, 32)),
     _ablation("token-word", "a rare word, nothing learned", special_tokens="word"),
     _ablation("token-output", "words learned at the text encoder's output", special_tokens="encoder_output"),
@@ -142,10 +142,10 @@ def entry_config(entry: Entry, template: RunConfig) -> RunConfig:
     has = _fields(config)
     tuned = entry.tuned.get(method.preset, {})
     shared = {key: value for key, value in template.method.settings.items() if key in has}
-    settings: Mapping[str, Any] = {}
+    settings: dict[str, Any] = {}
     for values in (_equal_steps(entry, template, has), entry.defaults, tuned, shared, entry.settings):
         settings = laid_over(settings, values)
-    config = config.model_copy(update={"method": method.model_copy(update={"settings": dict(settings)})})
+    config = config.model_copy(update={"method": method.model_copy(update={"settings": settings})})
     choose_settings(config)
     return config
 
