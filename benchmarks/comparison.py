@@ -25,6 +25,7 @@ from pipeline_lib.report.compare_tables import (
     agreement_tables,
     finding_lines,
     gain_lines,
+    kind_matrices,
     matrices,
     paper_table,
     slice_matrices,
@@ -59,6 +60,7 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         "",
         *_paper(record),
         *_truth(record, labels),
+        *_kinds(record, labels),
         *_gains(record, labels),
         *_orderings(record),
     ]
@@ -88,6 +90,12 @@ def _truth(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
         if kept:
             yield from (f"**By the truth: {table.title.lower()}, {table.told}**", "")
             yield from _matrix(table, kept)
+
+
+def _kinds(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    for table in kind_matrices(record.scores, labels):
+        yield from (f"**{table.title}: {table.told}**", "")
+        yield from _matrix(table, range(len(table.heads)))
 
 
 def _gains(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:

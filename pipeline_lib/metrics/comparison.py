@@ -28,6 +28,8 @@ BASE, CEILING, CHANCE = "base", "ceiling", "chance"
 """Rows that every run brings along beside its own: the untrained base, the reference, other concepts."""
 BESIDE = (BASE, CEILING, CHANCE)
 RECONSTRUCTION, EDITS = "reconstruction", "edits"
+KINDS = ("local", "global")
+"""Edits of the subject itself, and of what is around it (:class:`pipeline_lib.records.Prompt`)."""
 TRADE_OFFS = (
     ("edit_accuracy", "identity_accuracy"),
     ("clip_t_aggregated", "dino_i"),
@@ -60,7 +62,9 @@ class ComparedScores(Record):
 
     Attributes:
         tables: group of prompts → row → metric → mean.
-        differences: the same as differences to the first method, on equal concepts, prompts and seeds.
+        differences: the same as differences to the first method, on equal concepts, prompts and seeds; of each kind
+            of edits, too.
+        kinds: kind of edits → row → metric → mean, where there are both.
         slices: slice → row → metric → mean, on edit prompts.
         slice_sizes: slice → how many concepts.
         trade_off: None without the metrics for it.
@@ -71,6 +75,7 @@ class ComparedScores(Record):
 
     tables: dict[str, Cells]
     differences: dict[str, Cells] = Field(default_factory=dict)
+    kinds: dict[str, Cells] = Field(default_factory=dict)
     slices: dict[str, Cells] = Field(default_factory=dict)
     slice_sizes: dict[str, int] = Field(default_factory=dict)
     trade_off: TradeOff | None = None
@@ -107,10 +112,13 @@ def compared(
     groups = {RECONSTRUCTION: in_group(samples, True), EDITS: in_group(samples, False)}
     edits, rows = groups[EDITS], [CHANCE, BASE, *methods, CEILING]
     tables = {name: concept_means(members, rows) for name, members in groups.items()}
+    kinds = {kind: [sample for sample in edits if sample.kind == kind] for kind in KINDS}
+    kinds = kinds if all(kinds.values()) else {}
     alike = slices or {}
     return ComparedScores(
         tables=tables,
-        differences={name: _differences(members, methods) for name, members in groups.items()},
+        differences={name: _differences(members, methods) for name, members in {**groups, **kinds}.items()},
+        kinds={kind: concept_means(members, rows) for kind, members in kinds.items()},
         slices={
             kind: concept_means([s for s in everything if s.concept in names], rows) for kind, names in alike.items()
         },

@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline_lib.metrics import CATALOG, Metric
-from pipeline_lib.metrics.comparison import BASE, BESIDE, CEILING, CHANCE, EDITS, RECONSTRUCTION, ComparedScores
+from pipeline_lib.metrics.comparison import (
+    BASE,
+    BESIDE,
+    CEILING,
+    CHANCE,
+    EDITS,
+    KINDS,
+    RECONSTRUCTION,
+    TRADE_OFFS,
+    ComparedScores,
+)
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.metrics.over_concepts import Cells, ConceptMean
 from pipeline_lib.metrics.wins import QUESTIONS
 from pipeline_lib.report.charts import Dot, scatter_chart
 from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, counted, number, percent, signed
 
-TITLES = {RECONSTRUCTION: "Reconstruction prompt", EDITS: "Edit prompts"}
+KIND_TITLES = dict(zip(KINDS, ("Edits of the subject itself", "Edits of what is around it"), strict=True))
+TITLES = {RECONSTRUCTION: "Reconstruction prompt", EDITS: "Edit prompts", **KIND_TITLES}
 ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
 """What a metric alone answers."""
 CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
@@ -88,6 +99,15 @@ def difference_matrices(scores: ComparedScores) -> list[Matrix]:
             ]
             tables.append(Matrix(TITLES[name], _most_concepts(cells), tuple(heads), tuple(rows)))
     return tables
+
+
+def kind_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
+    """A table for each kind of edits: the truth, or what encoders see of the trade-off where it is not known."""
+    learned = list(dict.fromkeys(name for pair in TRADE_OFFS for name in pair if name not in TRUTH))
+    return [
+        _matrix(TITLES[kind], _most_concepts(cells), cells, methods, list(TRUTH) if _has_truth(cells) else learned)
+        for kind, cells in scores.kinds.items()
+    ]
 
 
 def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
@@ -228,6 +248,10 @@ def glossary(scores: ComparedScores) -> list[Head]:
     """All metrics of the tables."""
     present = {name for cells in scores.tables.values() for row in cells.values() for name in row}
     return _heads([name for name in CATALOG if name in present])
+
+
+def _has_truth(cells: Cells) -> bool:
+    return any(name in row for row in cells.values() for name in TRUTH)
 
 
 def _matrix(title: str, told: str, cells: Cells, methods: Sequence[str], metrics: Sequence[str]) -> Matrix:

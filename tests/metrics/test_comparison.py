@@ -249,6 +249,26 @@ def test_a_comparison_holds_all_of_it_and_equal_samples_give_equal_numbers() -> 
     assert compared(samples[::-1], ["x", "y"], [ordering("above")], slices) == found
 
 
+def test_kinds_of_edits_stand_apart_where_there_are_both() -> None:
+    on_it, around = {"x": 0.8, "y": 0.2}, {"x": 0.4, "y": 0.6}
+    samples = [
+        sample(row, name, prompt, kind, edit_accuracy=values[row])
+        for prompt, kind, values in (("hat", "local", on_it), ("snow", "global", around))
+        for row in values
+        for name in CONCEPTS
+    ]
+    found = compared(samples, ["x", "y"])
+    means = {
+        kind: {row: cell["edit_accuracy"].mean for row, cell in rows.items()} for kind, rows in found.kinds.items()
+    }
+    assert means == {"local": pytest.approx(on_it), "global": pytest.approx(around)}
+    changes = {group: rows["y"]["edit_accuracy"].mean for group, rows in found.differences.items() if rows}
+    assert changes == pytest.approx({EDITS: -0.2, "local": -0.6, "global": 0.2})
+    alone = compared([one for one in samples if one.kind == "local"], ["x", "y"])
+    assert alone.kinds == {}
+    assert list(alone.differences) == [RECONSTRUCTION, EDITS]
+
+
 def test_a_gain_on_both_sides_of_the_trade_off_is_a_concepts_own_mean() -> None:
     """Three prompts tell of obedience, one of them of identity too: each side counts half all the same."""
     samples = []

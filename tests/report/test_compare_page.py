@@ -28,10 +28,10 @@ CELL = CellLine(
 )
 
 
-def samples(concepts: int) -> list[ScoredSample]:
+def samples(concepts: int, kinds: tuple[str, ...] = ("reconstruction", "local")) -> list[ScoredSample]:
     return [
         ScoredSample(
-            row=row, prompt="a", kind=kind, seed=0, concept=f"gizmo {number}",
+            row=row, prompt=f"a {kind}", kind=kind, seed=0, concept=f"gizmo {number}",
             scores=tuple(
                 to_score(name, Measurement(value), Trace())
                 for name, value in {"identity_accuracy": looks, "edit_accuracy": edit, "dino_i": looks}.items()
@@ -39,7 +39,7 @@ def samples(concepts: int) -> list[ScoredSample]:
         )
         for row, (looks, edit) in ROWS.items()
         for number in range(concepts)
-        for kind in ("reconstruction", "local")
+        for kind in kinds
     ]  # fmt: skip
 
 
@@ -81,6 +81,17 @@ def test_all_parts_of_a_comparison_are_on_the_page() -> None:
     assert "1 min 1 s" in text
     assert "Paired differences to ours" in text
     assert '<td class="worse"><span class="mean">−0.20</span>' in text
+
+
+def test_kinds_of_edits_have_tables_of_their_own_by_the_truth() -> None:
+    text = page(scores=compared(samples(6, ("local", "global")), ["ours", "other"])).text()
+    part = text.partition('<section id="kinds">')[2].partition("</section>")[0]
+    assert part.count("<h3>") == 2
+    assert "<h3>Edits of the subject itself <small>6 concepts</small></h3>" in part
+    assert "identity_accuracy" in part
+    assert "dino_i" not in part, "where the truth is known, it alone"
+    assert text.count("Edits of what is around it") == 2, "among the differences, too"
+    assert 'id="kinds"' not in page().text(), "one kind alone"
 
 
 def test_one_concept_gives_numbers_without_intervals_and_decides_nothing() -> None:
