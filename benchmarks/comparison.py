@@ -23,8 +23,8 @@ from pipeline_lib.report.compare_tables import (
     PaperColumn,
     PaperLine,
     agreement_tables,
+    both_lines,
     finding_lines,
-    gain_lines,
     kind_matrices,
     matrices,
     paper_table,
@@ -35,8 +35,9 @@ from pipeline_lib.report.self_contained import chart_text
 from pipeline_lib.report.wording import duration
 from pipeline_lib.storage import write_atomic
 
-TABLE_1 = ("textual_inversion", "lora-1", "lora-8", "two_stage", "set_and_sequence")
-"""Rows of the paper's Table 1; Table 2 has the full method against the others."""
+TABLE_1 = ("lora-1", "lora-8", "two_stage", "set_and_sequence")
+TABLE_2 = ("textual_inversion", "lora-8", "newmove", "dreamvideo", "dreammix", "set_and_sequence")
+"""Rows of the paper's tables, by our names: ablations, and the full method against others."""
 
 
 def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
@@ -61,7 +62,7 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         *_paper(record),
         *_truth(record, labels),
         *_kinds(record, labels),
-        *_gains(record, labels),
+        *_both(record, labels),
         *_orderings(record),
     ]
     return lines if short else [*lines, *_agreement(record), *_slices(record, labels)]
@@ -71,9 +72,9 @@ def _paper(record: CompareRecord) -> Iterator[str]:
     """Tables 1 and 2 beside ours; a row that was not run has the paper's number alone."""
     columns = [PaperColumn(*column) for column in PAPER_METRICS]
     table = paper_table(record.scores, [PaperLine(row.method, row.entry, tuple(row[2:])) for row in PAPER], columns)
-    named = {row.method: row.entry for row in PAPER}
-    for title, inside in (("Table 1", True), ("Table 2", False)):
-        rows = [line for line in table if (named[line[0]] in TABLE_1) == inside or named[line[0]] == TABLE_1[-1]]
+    lines = {row.entry: line for row, line in zip(PAPER, table, strict=True)}
+    for title, entries in (("Table 1", TABLE_1), ("Table 2", TABLE_2)):
+        rows = [lines[entry] for entry in entries]
         heads = [
             f"{column.head} (`{cell[1] or 'not measured'}`)" for column, cell in zip(columns, rows[0][2], strict=True)
         ]
@@ -98,11 +99,14 @@ def _kinds(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
         yield from _matrix(table, range(len(table.heads)))
 
 
-def _gains(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
-    lines = gain_lines(record.scores)
+def _both(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    lines = both_lines(record.scores)
     if lines:
-        yield from (f"**Mean of identity and edits, minus that of {labels[0]}, in pairs over concepts**", "")
-        yield from _table(["method", "difference", ""], ([row, _text(gain), gain.mark] for row, gain in lines))
+        yield from ("**The subject, edited as asked: identity times edits in each sample**", "")
+        yield from _table(
+            ["method", "both at once", f"more than {labels[0]}, in pairs", ""],
+            ([row, _text(both), _text(gain), gain.mark] for row, both, gain in lines),
+        )
 
 
 def _orderings(record: CompareRecord) -> Iterator[str]:

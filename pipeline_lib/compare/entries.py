@@ -20,7 +20,7 @@ from pipeline_lib.sections import MethodSection
 
 MAIN = "set_and_sequence"
 STAGES = ("identity_steps", "motion_steps")
-"""Settings of the main method whose sum is the steps of a single-stage baseline (Set-and-Sequence, section 8)."""
+"""Settings of the main method whose sum is the steps of a single-stage baseline; the paper does not tell them."""
 ONE_STAGE = "steps"
 
 
@@ -63,7 +63,7 @@ CORE = (
         about="two stages with regularisers; prior and dropout as the preset has them",
     ),
     Entry(label="two_stage", method="two_stage", about="two stages without regularisers"),
-    Entry(label="lora-8", method="lora", settings={"rank": 8}, equal_steps=True, about="LoRA of rank 8 (DB-LoRA)"),
+    Entry(label="lora-8", method="lora", settings={"rank": 8}, equal_steps=True, about="LoRA of rank 8"),
     Entry(label="lora-1", method="lora", settings={"rank": 1}, tuned=SLOWER, equal_steps=True, about="LoRA of rank 1"),
     Entry(label="dreammix", method="dreammix", equal_steps=True, about="one LoRA on frames and clips in turn"),
     Entry(label="textual_inversion", method="textual_inversion", equal_steps=True, about="one learned word"),

@@ -11,7 +11,7 @@ from pydantic import Field
 from pipeline_lib.compare.blind import write_blind
 from pipeline_lib.compare.cells import Cell, compared_samples, models_used
 from pipeline_lib.compare.concepts import PAIR
-from pipeline_lib.compare.entries import Entry, entry_config
+from pipeline_lib.compare.entries import MAIN, Entry, entry_config
 from pipeline_lib.compare.grids import grids
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
 from pipeline_lib.compare.slices import TWO, outside, slices
@@ -29,8 +29,22 @@ from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import disk_errors
 
 BLIND_FILE, KEY_FILE = "blind.html", "blind_key.json"
-SHOWN_SETTINGS = ("rank", "steps", "identity_steps", "motion_steps", "batch")
-"""Settings that the page tells of every method that has them."""
+SHOWN_SETTINGS = (
+    "rank",
+    "steps",
+    "identity_steps",
+    "motion_steps",
+    "batch",
+    "optimizer.learning_rate",
+    "word_optimizer.learning_rate",
+    "cross_attention",
+    "crops",
+    "prior_weight",
+    "identity_dropout",
+    "motion_dropout",
+    "token_drop",
+)
+"""Settings that the page tells of every method that has them: what methods were tuned in, or presets differ in."""
 MOST_NAMED = 5
 """Cells without a result that the page's first sentence names."""
 
@@ -70,6 +84,7 @@ class CompareRecord(Record):
         base: of all runs.
         seeds: of the samples.
         seed: of the training.
+        guidance_scale: of the samples; 0: the base's own.
         methods: in the order of the tables.
         concepts: how each moves, by its name; empty where that is not known.
         cells: all runs.
@@ -87,6 +102,7 @@ class CompareRecord(Record):
     base: str
     seeds: tuple[int, ...]
     seed: int
+    guidance_scale: float = 0.0
     methods: tuple[Method, ...]
     concepts: dict[str, str]
     cells: tuple[Cell, ...]
@@ -158,6 +174,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
                 base=template.base.source,
                 seeds=template.samples.seeds,
                 seed=template.seed,
+                guidance_scale=template.samples.guidance_scale,
                 methods=tuple(_method(entry, template) for entry in what.entries),
                 concepts=dict(what.concepts),
                 cells=tuple(cells),
@@ -181,7 +198,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
             methods=tuple(_method_line(method, record.cells) for method in record.methods),
             paper=tuple(PaperLine(row.method, row.entry, tuple(row[2:])) for row in PAPER),
             columns=tuple(PaperColumn(*column) for column in PAPER_METRICS),
-            raters=tuple(RATERS.items()),
+            raters=tuple(RATERS.items()) if record.methods[0].entry.label == MAIN else (),
             grids=grids(self.state, record.cells, about),
             cells=tuple(_cell_line(cell) for cell in record.cells),
             notes=record.notes,
@@ -209,9 +226,8 @@ def _method(entry: Entry, template: RunConfig) -> Method:
 def _method_line(method: Method, cells: Sequence[Cell]) -> MethodLine:
     own = [cell for cell in cells if cell.entry == method.entry.label and cell.status == "done"]
     times = [cell.trained_seconds for cell in own if cell.trained_seconds]
-    settings = {
-        key: value for key, value in method.settings.items() if key in SHOWN_SETTINGS or key in method.entry.settings
-    }
+    shown = (*SHOWN_SETTINGS, *(key for key in method.entry.settings if key not in SHOWN_SETTINGS))
+    settings = {key: value for key in shown if (value := _inside(method.settings, key)) is not None}
     words = ", ".join(f"{key}={value}" for key, value in settings.items())
     return MethodLine(
         label=method.entry.label,
@@ -220,6 +236,13 @@ def _method_line(method: Method, cells: Sequence[Cell]) -> MethodLine:
         seconds=sum(times) / len(times) if times else 0.0,
         done=len(own),
     )
+
+
+def _inside(settings: Mapping[str, object], key: str) -> object:
+    """A setting, of a section too; None where the method has no such setting."""
+    section, _, rest = key.partition(".")
+    value = settings.get(section)
+    return _inside(value, rest) if rest and isinstance(value, Mapping) else None if rest else value
 
 
 def _cell_line(cell: Cell) -> CellLine:
@@ -242,6 +265,7 @@ def _facts(record: CompareRecord) -> tuple[tuple[str, str], ...]:
         ("Preset", ", ".join(presets)),
         ("Seeds of samples", ", ".join(map(str, record.seeds))),
         ("Training seed", str(record.seed)),
+        ("Guidance", f"{record.guidance_scale:g}" if record.guidance_scale else "the base's own"),
         ("Base", Path(record.base).name),
     )
 

@@ -40,7 +40,7 @@ class Agreement(Record):
     """Rank correlation of a learned metric with its truth; 1: the same order, 0: none, -1: the reverse.
 
     `within_concepts` is the mean over concepts of the correlation over methods. Each is None where there are too few
-    cells, or one side is all equal.
+    cells, or one side is all equal; `num_concepts` are those of the mean.
     """
 
     learned: str
@@ -115,7 +115,7 @@ def _agreement(learned: str, truth: str, cells: Mapping[Cell, tuple[float, float
         over_cells=_correlation([pair for members in concepts.values() for pair in members]),
         within_concepts=mean_over_concepts(each),
         num_cells=len(cells),
-        num_concepts=len(concepts),
+        num_concepts=len(each),
     )
 
 

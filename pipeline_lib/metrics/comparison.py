@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from statistics import fmean
 
 from pydantic import Field
 
-from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group
+from pipeline_lib.metrics.aggregate import Key, ScoredSample, check_one_encoder, in_group, values_by_key
 from pipeline_lib.metrics.agreement import Agreement, agreements
 from pipeline_lib.metrics.catalog import CATALOG
 from pipeline_lib.metrics.gate import TRUTH
@@ -15,9 +14,9 @@ from pipeline_lib.metrics.orderings import Finding, Ordering, findings
 from pipeline_lib.metrics.over_concepts import (
     Cells,
     ConceptMean,
-    by_concept,
     concept_means,
     mean_over_concepts,
+    paired,
     paired_values,
 )
 from pipeline_lib.metrics.pareto import pareto_front
@@ -38,6 +37,12 @@ TRADE_OFFS = (
 """Following the prompt against keeping the subject: by the truth, else as encoders see it."""
 
 
+IDENTITY, LOOKS = "identity_accuracy", ("subject_identity", "dino_i", "clip_i")
+"""The truth, and what encoders have in its place."""
+ABOVE_CHANCE = 0.05
+"""A method shows its subject in so many frames more than clips of other concepts do, or it learned nothing."""
+
+
 class TradeOff(Record):
     """Two metrics of edit prompts that pull against each other.
 
@@ -46,14 +51,16 @@ class TradeOff(Record):
         up: keeping the subject.
         points: of each row.
         front: rows that none dominates.
-        gains: by how much the mean of both is more than the first method's, of each other method; in pairs over
-            concepts. Only where both are shares of one, as the truth's are.
+        both: mean of their product in each sample, of each row: the subject, and edited as asked, at once. A copy of
+            the clip has none of it, and neither has the base. Only where both are shares of one, as the truth's are.
+        gains: by how much it is more than the first method's, of each other row; in pairs over concepts.
     """
 
     across: str
     up: str
     points: dict[str, tuple[ConceptMean, ConceptMean]]
     front: tuple[str, ...]
+    both: dict[str, ConceptMean] = Field(default_factory=dict)
     gains: dict[str, ConceptMean] = Field(default_factory=dict)
 
 
@@ -70,7 +77,7 @@ class ComparedScores(Record):
         trade_off: None without the metrics for it.
         wins: of the first row against the others, on edit prompts.
         findings: of orderings, on edit prompts.
-        agreements: group of prompts → learned metrics against the truth.
+        agreements: group of prompts → learned metrics against the truth, over methods that learned the subject.
     """
 
     tables: dict[str, Cells]
@@ -107,6 +114,7 @@ def compared(
         InputError: a metric's scores come from different encoders or preprocessings.
     """
     check_one_encoder(samples)
+    samples = [_as_judged(sample) for sample in samples]
     everything = in_group(samples, False)
     samples = [sample for sample in samples if sample.concept not in outside]
     groups = {RECONSTRUCTION: in_group(samples, True), EDITS: in_group(samples, False)}
@@ -126,7 +134,9 @@ def compared(
         trade_off=_trade_off(edits, tables[EDITS], methods),
         wins=tuple(pairwise_wins(edits, methods[0], methods[1:])) if methods else (),
         findings=tuple(findings(edits, orderings)),
-        agreements={name: tuple(agreements(members, methods)) for name, members in groups.items()},
+        agreements={
+            name: tuple(agreements(members, _learners(tables[name], methods))) for name, members in groups.items()
+        },
     )
 
 
@@ -149,18 +159,39 @@ def _trade_off(samples: Sequence[ScoredSample], cells: Cells, methods: Sequence[
         }
         if points:
             front = pareto_front({row: (first.mean, second.mean) for row, (first, second) in points.items()})
-            gains = _gains(samples, methods, (across, up)) if {across, up} <= set(TRUTH) else {}
-            return TradeOff(across=across, up=up, points=points, front=front, gains=gains)
+            known = {across, up} <= set(TRUTH)
+            products = {row: _products(samples, row, (across, up)) for row in points} if known else {}
+            first = methods[0] if methods else ""
+            gains = {
+                row: gain
+                for row, values in products.items()
+                if row != first and (gain := mean_over_concepts(paired(values, products.get(first, {}))))
+            }
+            both = {row: mean for row, values in products.items() if (mean := mean_over_concepts(values))}
+            return TradeOff(across=across, up=up, points=points, front=front, both=both, gains=gains)
     return None
 
 
-def _gains(samples: Sequence[ScoredSample], methods: Sequence[str], both: tuple[str, str]) -> dict[str, ConceptMean]:
-    """What each method has more than the first, per concept: a prompt for a colour tells nothing of identity."""
-    found = {}
-    for row in methods[1:]:
-        parts = [by_concept(paired_values(samples, row, methods[0], metric)) for metric in both]
-        shared = set.intersection(*(set(part) for part in parts))
-        gain = mean_over_concepts({(concept, "", 0): fmean(part[concept] for part in parts) for concept in shared})
-        if gain is not None:
-            found[row] = gain
-    return found
+def _products(samples: Sequence[ScoredSample], row: str, metrics: tuple[str, str]) -> dict[Key, float]:
+    """One metric times the other, of each sample that has both: a prompt for a colour tells nothing of identity."""
+    first, second = (values_by_key(samples, row, metric) for metric in metrics)
+    return {key: first[key] * second[key] for key in first.keys() & second.keys()}
+
+
+def _as_judged(sample: ScoredSample) -> ScoredSample:
+    """Without what encoders say of the look where the judge says nothing: another colour was asked for."""
+    (refused, *_) = [*(s.reason for s in sample.scores if s.metric == IDENTITY and s.value is None), ""]
+    if not refused:
+        return sample
+    scores = tuple(
+        score.model_copy(update={"value": None, "reason": refused}) if score.metric in LOOKS else score
+        for score in sample.scores
+    )
+    return sample.model_copy(update={"scores": scores})
+
+
+def _learners(cells: Cells, methods: Sequence[str]) -> list[str]:
+    """Methods whose samples show the subject at all, where that is known: whatever tells the others apart agrees."""
+    chance = cells.get(CHANCE, {}).get(IDENTITY)
+    least = (chance.mean if chance else 0.0) + ABOVE_CHANCE
+    return [row for row in methods if IDENTITY not in cells.get(row, {}) or cells[row][IDENTITY].mean >= least]

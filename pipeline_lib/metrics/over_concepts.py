@@ -110,5 +110,9 @@ def paired_values(samples: Sequence[ScoredSample], row: str, against: str, metri
     Returns:
         A difference for each pair of which both have a value.
     """
-    ours, theirs = values_by_key(samples, row, metric), values_by_key(samples, against, metric)
+    return paired(values_by_key(samples, row, metric), values_by_key(samples, against, metric))
+
+
+def paired(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> dict[Key, float]:
+    """The one minus the other, where there are both."""
     return {key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()}

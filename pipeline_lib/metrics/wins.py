@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Literal
 
-from pipeline_lib.metrics.aggregate import Key, ScoredSample
+from pipeline_lib.metrics.aggregate import Key, ScoredSample, values_by_key
 from pipeline_lib.metrics.gate import TRUTH
-from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts, paired_values
+from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts, paired, paired_values
 from pipeline_lib.records import Record
 
 Question = Literal["identity", "motion", "prompt", "overall"]
@@ -17,14 +18,20 @@ QUESTIONS: Mapping[Question, tuple[str, ...]] = {
     "prompt": ("edit_accuracy",),
     "overall": TRUTH,
 }
-"""What is asked of a pair of videos, and the truth metrics whose sum answers it."""
+"""What is asked of a pair of videos, and the truth metrics whose product answers it: a copy of the clip, which follows
+no prompt, wins nothing overall."""
+
+
+EVEN = 1e-9
+"""Differences up to here are none."""
 
 
 class Wins(Record):
-    """How often `row` beats `against` on equal concepts, prompts and seeds; a tie is half a win in `share`.
+    """How often `row` beats `against` on equal concepts, prompts and seeds.
 
-    `metrics` are those of the question that were measured of both: every pair has all of them, since sums of unequal
-    metrics would not be the same question.
+    `share` is of the pairs that are decided, as of raters' answers, mean over concepts; None where all are even.
+    `metrics` are those of the question that were measured of both: every pair has all of them, since products of
+    unequal metrics would not be the same question.
     """
 
     row: str
@@ -33,7 +40,7 @@ class Wins(Record):
     won: int
     tied: int
     lost: int
-    share: ConceptMean
+    share: ConceptMean | None
     metrics: tuple[str, ...] = ()
 
 
@@ -51,29 +58,30 @@ def pairwise_wins(samples: Sequence[ScoredSample], row: str, others: Sequence[st
     found = []
     for against in others:
         for question, metrics in QUESTIONS.items():
-            pairs = {name: paired_values(samples, row, against, name) for name in metrics}
-            measured = {name: values for name, values in pairs.items() if values}
-            points = _points(list(measured.values()))
-            if (share := mean_over_concepts(points)) is not None:
-                won, tied, lost = (sum(value == worth for value in points.values()) for worth in (1.0, 0.5, 0.0))
+            measured = [name for name in metrics if paired_values(samples, row, against, name)]
+            points = paired(_product(samples, row, measured), _product(samples, against, measured))
+            if points:
+                decided = {key: float(value > 0) for key, value in points.items() if abs(value) > EVEN}
+                won = sum(value == 1.0 for value in decided.values())
                 found.append(
                     Wins(
                         row=row,
                         against=against,
                         question=question,
                         won=won,
-                        tied=tied,
-                        lost=lost,
-                        share=share,
+                        tied=len(points) - len(decided),
+                        lost=len(decided) - won,
+                        share=mean_over_concepts(decided),
                         metrics=tuple(measured),
                     )
                 )
     return found
 
 
-def _points(differences: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
-    """1 for each pair that is won, 0.5 for a tie, 0 for one that is lost; those without a metric are no pair."""
-    first, *others = differences or [{}]
+def _product(samples: Sequence[ScoredSample], row: str, metrics: Sequence[str]) -> dict[Key, float]:
+    """Of the samples that have all metrics; below 0, as motion against the clip's, is 0 in a product."""
+    if len(metrics) == 1:
+        return values_by_key(samples, row, metrics[0])
+    first, *others = [values_by_key(samples, row, metric) for metric in metrics] or [{}]
     keys = [key for key in first if all(key in more for more in others)]
-    sums = {key: sum(one[key] for one in differences) for key in keys}
-    return {key: 0.5 if abs(total) < 1e-9 else float(total > 0) for key, total in sums.items()}
+    return {key: prod(max(0.0, values[key]) for values in (first, *others)) for key in keys}

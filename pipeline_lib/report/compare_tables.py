@@ -141,10 +141,15 @@ def trade_off_chart(scores: ComparedScores) -> Markup | None:
     return scatter_chart(dots, front, title=title, x_label=f"{x.label} ({x.name})", y_label=f"{y.label} ({y.name})")
 
 
-def gain_lines(scores: ComparedScores) -> list[tuple[str, Number]]:
-    """What each method has more than the first in the mean of both sides of the trade-off."""
+def both_lines(scores: ComparedScores) -> list[tuple[str, Number, Number]]:
+    """Of each row both sides of the trade-off at once, and what it has more of that than the first method."""
     told = scores.trade_off
-    return [(row, _change(gain, CATALOG[told.up])) for row, gain in told.gains.items()] if told else []
+    if told is None:
+        return []
+    return [
+        (_label(row), _number(both, told.up), _change(told.gains.get(row), CATALOG[told.up]))
+        for row, both in told.both.items()
+    ]
 
 
 def paper_table(
@@ -178,13 +183,12 @@ def win_lines(
                 cells.append(("–", "", "", people))
                 continue
             wins, share = found[question], found[question].share
-            interval = (
-                "" if share.low is None or share.high is None else f"{percent(share.low)} to {percent(share.high)}"
-            )
+            ends = _ends(share) if share else None
+            interval = f"{percent(ends[0])} to {percent(ends[1])}" if ends else ""
             absent = [ASKED[name] for name in QUESTIONS[question] if name not in wins.metrics]
             without = f", without {' and '.join(absent)}" if absent else ""
             counts = f"{wins.won} : {wins.lost}, {wins.tied} even{without}"
-            cells.append((percent(share.mean), interval, counts, people))
+            cells.append((percent(share.mean) if share else "–", interval, counts, people))
         lines.append((against, cells))
     return lines
 
@@ -291,15 +295,14 @@ def _number(mean: ConceptMean | None, metric: str, *, best: bool = False) -> Num
 
 
 def _change(difference: ConceptMean | None, metric: Metric) -> Number:
-    """A difference, marked where neither of its intervals holds 0."""
+    """A difference with what both of its intervals hold between them, marked where that is not 0."""
     if difference is None:
         return Number("–")
-    text, ends, mark = signed(difference.mean, metric.decimals), _ends(difference), ""
-    both = difference.surely_within
-    if ends is None or both is None:
+    text, ends, mark = signed(difference.mean, metric.decimals), difference.surely_within, ""
+    if ends is None:
         return Number(text)
-    if metric.direction != "closer" and not both[0] <= 0 <= both[1]:
-        mark = "better" if (both[0] > 0) == (metric.direction == "higher") else "worse"
+    if metric.direction != "closer" and not ends[0] <= 0 <= ends[1]:
+        mark = "better" if (ends[0] > 0) == (metric.direction == "higher") else "worse"
     return Number(text, f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}", mark)
 
 

@@ -50,9 +50,12 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
     assert "judge `0123456789ab`" in text
     assert "| LoRA-8 = DB-LoRA | 0.0223 · 0.0800 [0.0800, 0.0800] | 0.703 · –" in text
     assert text.count("| two-stage + Reg (ours) | 0.0221 · 0.0600") == 2, "in Table 1 and in Table 2"
-    assert text.count("NewMove") == 1, "of Table 2"
+    assert text.count("NewMove") == text.count("Tex-Inv") == 1, "of Table 2"
+    assert text.count("| LoRA-8 = DB-LoRA |") == 2, "the same numbers under both names"
     assert "| set_and_sequence | 0.62 [" in text
-    assert "| lora-8 | −0.10 [−0.10, −0.10] | worse |" in text
+    assert "| set_and_sequence | 0.44 [0.43, 0.45] | – |  |" in text
+    assert "| lora-8 | 0.25 [0.24, 0.25] | −0.19 [−0.20, −0.18] | worse |" in text
+    assert re.search(r"\| Base \| 0\.0\d \[.* \| −0\.4\d \[.* \| worse \|", text)
     assert "does not hold" in text, "the paper has the pixel errors equal"
     assert "**Slow, edit prompts: 6 concepts**" in text
     assert "**Slow," not in "\n".join(comparison.section(record, "x", short=True))

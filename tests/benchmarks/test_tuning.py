@@ -63,9 +63,18 @@ def test_the_best_try_of_each_method_is_kept(tmp_path: Path, monkeypatch: pytest
     lines = page.read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")][1:]
     assert [row[1] for row in rows] == ["0.001", "0.003", "0.009", "0.01", "0.03", "0.09"]
-    assert [row[1] for row in rows if row[-1] == "yes"] == ["0.003", "0.09"]
+    assert [(row[1], row[-1]) for row in rows if row[-1]] == [("0.003", "yes"), ("0.09", "yes, at the edge")]
     assert rows[1][2:7] == ["0.60", "0.50", "0.40", "0.500", "0.486"]
     assert "3 rates for each method, on Bim, Quib" in page.read_text()
+
+
+def test_a_method_may_have_a_further_try() -> None:
+    lower = record(3e-4, 0.55)
+    alone = lower.model_copy(update={"methods": lower.methods[:1]})
+    found = tuning.tries([record(1e-3, 0.5), alone, record(3e-3, 0.4)])
+    assert [one.rate for one in found[ADAPTER]] == [3e-4, 1e-3, 3e-3]
+    assert [one.rate for one in found[WORD]] == [1e-2, 3e-2]
+    assert tuning.section(found, alone, "compare")[0].count("2 or 3 rates for each method") == 1
 
 
 def rated(rate: float, identity: float, edits: float, motion: float = 1.0) -> tuning.Try:

@@ -143,7 +143,7 @@ def test_only_equal_concept_prompt_and_seed_are_a_pair() -> None:
     assert found.pairs[0].difference.mean == pytest.approx(0.2)
 
 
-def test_wins_count_pairs_and_halve_ties() -> None:
+def test_wins_count_pairs_and_share_what_is_decided() -> None:
     samples = [
         sample("x", "g", "a", identity_accuracy=0.9, edit_accuracy=1.0),
         sample("y", "g", "a", identity_accuracy=0.5, edit_accuracy=1.0),
@@ -155,13 +155,24 @@ def test_wins_count_pairs_and_halve_ties() -> None:
     wins = {one.question: one for one in pairwise_wins(samples, "x", ["y"])}
     assert (wins["identity"].won, wins["identity"].tied, wins["identity"].lost) == (2, 0, 1)
     assert (wins["prompt"].won, wins["prompt"].tied, wins["prompt"].lost) == (0, 1, 2)
-    assert wins["prompt"].share.mean == pytest.approx(0.5 / 3)
-    assert wins["overall"].won == 1, "the sum of what was measured of both"
+    shares = {question: one.share.mean for question, one in wins.items() if one.share}
+    assert shares == pytest.approx({"identity": 2 / 3, "prompt": 0.0, "overall": 1 / 3})
+    assert (wins["overall"].won, wins["overall"].tied, wins["overall"].lost) == (1, 0, 2), (
+        "the product of what was measured of both: who follows no prompt wins nothing"
+    )
     assert wins["overall"].metrics == ("identity_accuracy", "edit_accuracy")
     assert "motion" not in wins
 
 
-def test_overall_sums_the_same_metrics_in_every_pair() -> None:
+def test_where_all_is_even_nothing_is_shared() -> None:
+    samples = [sample(row, "g", motion_fidelity=-0.2, edit_accuracy=0.4) for row in "xy"]
+    wins = {one.question: one for one in pairwise_wins(samples, "x", ["y"])}
+    assert {question: (one.tied, one.share) for question, one in wins.items()} == {
+        "motion": (1, None), "prompt": (1, None), "overall": (1, None),
+    }  # fmt: skip
+
+
+def test_overall_has_the_same_metrics_in_every_pair() -> None:
     """By what is there alone, y would win the second pair, of which x's identity was never read."""
     samples = [
         sample("x", "g", "a", identity_accuracy=0.9, motion_fidelity=0.5, edit_accuracy=0.5),
@@ -269,8 +280,8 @@ def test_kinds_of_edits_stand_apart_where_there_are_both() -> None:
     assert list(alone.differences) == [RECONSTRUCTION, EDITS]
 
 
-def test_a_gain_on_both_sides_of_the_trade_off_is_a_concepts_own_mean() -> None:
-    """Three prompts tell of obedience, one of them of identity too: each side counts half all the same."""
+def test_both_at_once_is_read_in_each_sample() -> None:
+    """Three prompts tell of obedience, one of them of identity too: it alone can tell both at once."""
     samples = []
     for name in CONCEPTS:
         for row, identity, edits in (("x", 0.5, (1, 0, 0)), ("y", 0.7, (1, 1, 0)), ("z", 0.5, (0, 0, 0))):
@@ -278,9 +289,35 @@ def test_a_gain_on_both_sides_of_the_trade_off_is_a_concepts_own_mean() -> None:
             samples += [sample(row, name, f"{i}", "local", edit_accuracy=edits[i]) for i in (1, 2)]
     told = compared(samples, ["x", "y", "z"]).trade_off
     assert told is not None
-    assert {row: round(gain.mean, 6) for row, gain in told.gains.items()} == {"y": 0.266667, "z": -0.166667}
+    assert {row: both.mean for row, both in told.both.items()} == pytest.approx({"x": 0.5, "y": 0.7, "z": 0.0})
+    assert {row: gain.mean for row, gain in told.gains.items()} == pytest.approx({"y": 0.2, "z": -0.5})
     assert told.gains["y"].num_concepts == len(CONCEPTS)
-    assert (told.gains["z"].low, told.gains["z"].high) == pytest.approx((-1 / 6, -1 / 6))
+    assert (told.gains["z"].low, told.gains["z"].high) == pytest.approx((-0.5, -0.5))
+
+
+def test_encoders_say_nothing_of_the_look_where_the_judge_does_not() -> None:
+    """Asked for another colour, who keeps the old one looks more like the clip."""
+    refused = to_score("identity_accuracy", Measurement(None, reason="another colour was asked for"), Trace())
+    samples = []
+    for name in CONCEPTS:
+        for row, alike in (("x", 0.2), ("y", 0.9)):
+            red = sample(row, name, "red", dino_i=alike, edit_accuracy=1.0)
+            samples.append(red.model_copy(update={"scores": (*red.scores, refused)}))
+            samples.append(sample(row, name, "hat", dino_i=0.5, identity_accuracy=0.5, edit_accuracy=1.0))
+    cells = compared(samples, ["x", "y"]).tables[EDITS]
+    assert [cells[row]["dino_i"].mean for row in "xy"] == [0.5, 0.5]
+    assert cells["x"]["edit_accuracy"].num_values == 2 * len(CONCEPTS), "of the edit all tell"
+
+
+def test_who_learned_nothing_is_no_proof_of_a_metric() -> None:
+    rows = {"x": (0.5, 0.5), "y": (0.7, 0.4), "word": (0.0, 0.0), "chance": (0.0, 0.1)}
+    samples = [
+        sample(row, name, identity_accuracy=identity, dino_i=alike)
+        for row, (identity, alike) in rows.items()
+        for name in CONCEPTS
+    ]
+    (told,) = compared(samples, ["x", "y", "word"]).agreements[EDITS]
+    assert (told.learned, told.num_cells, told.over_cells) == ("dino_i", 2 * len(CONCEPTS), pytest.approx(-1.0))
 
 
 def test_without_truth_the_trade_off_is_what_encoders_see() -> None:
