@@ -77,6 +77,7 @@ def _ablation(label: str, about: str, **settings: Any) -> Entry:
 ABLATIONS = (
     _ablation("no-dropout", "no coefficient dropout", identity_dropout=0.0, motion_dropout=0.0),
     _ablation("paper-dropout", "the paper's coefficient dropout", identity_dropout=0.8, motion_dropout=0.5),
+    _ablation("paper-steps", "the paper's steps of both stages", identity_steps=600, motion_steps=900),
     _ablation("no-token-drop", "no token of a prompt is hidden", token_drop=0.0),
     _ablation("no-prior", "no prior preservation", prior_weight=0.0),
     _ablation("with-prior", "prior preservation", prior_weight=1.0),
