@@ -2,7 +2,7 @@
 
     python -m benchmarks.tuning COMPARE.json COMPARE.json … --command "mannerism compare --gizmos tuning …" [--json]
 
-Every method gets the same three tries on the same gizmos, and one whose best is the lowest a lower one. The best has
+Every method gets the same tries on the same gizmos; one whose best is at the edge may get a further one. The best has
 the highest harmonic mean of the truths on edit prompts: identity, motion and edits. Their plain mean was the goal at
 first; but a copy of the clip under every prompt, which follows none, scores two thirds by it, and such tries came. It
 is shown beside.

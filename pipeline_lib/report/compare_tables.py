@@ -25,8 +25,11 @@ from pipeline_lib.metrics.wins import QUESTIONS
 from pipeline_lib.report.charts import Dot, scatter_chart
 from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, counted, number, percent, signed
 
-KIND_TITLES = dict(zip(KINDS, ("Edits of the subject itself", "Edits of what is around it"), strict=True))
-TITLES = {RECONSTRUCTION: "Reconstruction prompt", EDITS: "Edit prompts", **KIND_TITLES}
+TITLES = {
+    RECONSTRUCTION: "Reconstruction prompt",
+    EDITS: "Edit prompts",
+    **dict(zip(KINDS, ("Edits of the subject itself", "Edits of what is around it"), strict=True)),
+}
 ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
 """What a metric alone answers."""
 CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
