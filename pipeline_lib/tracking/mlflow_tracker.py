@@ -120,7 +120,10 @@ class MlflowTracker:
             profile=facts,
         )
         tag = InputTag("mlflow.data.context", "training")
-        self._connection.client.log_inputs(self._open_run(), datasets=[DatasetInput(dataset, [tag])])
+        # MLflow looks a dataset up and writes it where it is missing: runs of one clip that end at once, as those of a
+        # comparison, would both write it, and the second fail.
+        with self._connection.alone():
+            self._connection.client.log_inputs(self._open_run(), datasets=[DatasetInput(dataset, [tag])])
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """See the contract."""

@@ -8,8 +8,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,13 @@ def client(tracker: MlflowTracker) -> Any:
 def steps(tracker: Tracker, name: str) -> list[tuple[int, float]]:
     assert isinstance(tracker, MlflowTracker)
     return [(entry.step, entry.value) for entry in client(tracker).get_metric_history(tracker.run_id, name)]
+
+
+def a_clip(name: str) -> ClipRecord:
+    source = SourceFacts(name=name, sha256="ab", kind="video", container="mp4", codec="h264", width=64, height=32)
+    return ClipRecord(
+        name=name, kind="video", sources=(source,), height=32, width=32, num_frames=5, frames_per_second=8.0
+    )
 
 
 def test_four_processes_on_a_fresh_database_make_one_experiment(place: Path, tracker: MlflowTracker) -> None:
@@ -192,10 +201,7 @@ def test_params_are_flat_short_and_kept(place: Path, tracker: MlflowTracker, cap
 
 
 def test_clip_becomes_the_dataset_input_once(tracker: MlflowTracker) -> None:
-    source = SourceFacts(name=NASTY, sha256="ab", kind="video", container="mp4", codec="h264", width=64, height=32)
-    clip = ClipRecord(
-        name=NASTY, kind="video", sources=(source,), height=32, width=32, num_frames=5, frames_per_second=8.0
-    )
+    clip = a_clip(NASTY)
     tracker.start_run("clip", {DIGEST_TAG: "clip"}, {})
     tracker.log_clip(clip)
     tracker.log_clip(clip)
@@ -203,6 +209,25 @@ def test_clip_becomes_the_dataset_input_once(tracker: MlflowTracker) -> None:
     assert ClipRecord.model_validate_json(entry.dataset.profile) == clip
     assert "\n" not in entry.dataset.name
     assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
+
+
+def test_runs_of_one_clip_may_log_it_at_the_same_moment(place: Path) -> None:
+    """As the runs of a comparison do: MLflow's own look and write of a dataset fail for one of two."""
+    trackers = [new_tracker(place) for _ in range(4)]
+    for number, tracker in enumerate(trackers):
+        tracker.start_run(f"at once {number}", {}, {})
+    together = threading.Barrier(len(trackers))
+
+    def log_all(tracker: MlflowTracker) -> None:
+        for number in range(12):
+            together.wait(60)
+            tracker.log_clip(a_clip(f"clip {number}"))
+
+    with ThreadPoolExecutor(len(trackers)) as pool:
+        list(pool.map(log_all, trackers))
+    inputs = [client(tracker).get_run(tracker.run_id).inputs.dataset_inputs for tracker in trackers]
+    assert [len(entries) for entries in inputs] == [12] * 4
+    assert len({entry.dataset.digest for entries in inputs for entry in entries}) == 12
 
 
 def test_files_and_images_arrive_and_images_once_per_step(tracker: MlflowTracker, tmp_path: Path) -> None:
