@@ -1,4 +1,4 @@
-"""A comparison as it is written down: `compare.json`, one page with the same numbers, and the blind pairs."""
+"""A comparison as written down: `compare.json`, a page with the same numbers, every score, and the blind pairs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline_lib.compare.concepts import PAIR
 from pipeline_lib.compare.entries import MAIN, Entry, entry_config
 from pipeline_lib.compare.grids import grids
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
+from pipeline_lib.compare.scores_file import write_scores
 from pipeline_lib.compare.slices import TWO, outside, slices
 from pipeline_lib.metrics.comparison import ComparedScores, compared
 from pipeline_lib.metrics.gate import TRUTH
@@ -28,7 +29,7 @@ from pipeline_lib.steps.several_runs import SeveralRunsFolder, how_it_went, repo
 from pipeline_lib.steps.state import StateFolder
 from pipeline_lib.storage import disk_errors
 
-BLIND_FILE, KEY_FILE = "blind.html", "blind_key.json"
+BLIND_FILE, KEY_FILE, SCORES_FILE = "blind.html", "blind_key.json", "scores.csv"
 SHOWN_SETTINGS = (
     "rank",
     "steps",
@@ -144,6 +145,11 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
         """Pairs for people; not there where nothing can be paired."""
         return self.path / BLIND_FILE
 
+    @property
+    def scores(self) -> Path:
+        """Every sample's scores."""
+        return self.path / SCORES_FILE
+
     def write(self, cells: Sequence[Cell], what: Compared, started: str, seconds: float) -> CompareRecord:
         """Reads all cells' scores, and writes record, page and blind pairs.
 
@@ -183,6 +189,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
                 notes=(*what.notes, *_uneven(cells), *_other_look(template, scores), *_outside(outside(alike))),
                 num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.identity),
             )
+            write_scores(samples, self.scores)
             self.put(record, self._page(record))
         return record
 
@@ -204,6 +211,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
             notes=record.notes,
             provenance=(("comparison", record.compare_id), *record.models.items()),
             blind=BLIND_FILE if record.num_blind_pairs else "",
+            every_score=SCORES_FILE,
         )
 
 

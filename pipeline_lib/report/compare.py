@@ -93,6 +93,7 @@ class ComparePage(SeveralRunsPage):
         notes: worth knowing.
         provenance: what the numbers rest on.
         blind: address of the page for people, relative to this one; empty: there is none.
+        every_score: address of the table of all samples, likewise.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -106,10 +107,12 @@ class ComparePage(SeveralRunsPage):
     notes: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     blind: str = ""
+    every_score: str = ""
 
     def elsewhere(self) -> ComparePage:
-        """Neither links to runs are left nor that to the blind pairs."""
-        return replace(self, cells=tuple(replace(cell, report="") for cell in self.cells), blind="")
+        """Neither links to runs are left nor those to the blind pairs and the table of all samples."""
+        alone = tuple(replace(cell, report="") for cell in self.cells)
+        return replace(self, cells=alone, blind="", every_score="")
 
     def text(self) -> str:
         """The page, with all tables and charts."""

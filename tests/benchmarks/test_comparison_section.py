@@ -66,10 +66,11 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
 def test_the_plot_is_a_picture_of_its_own(
     record: CompareRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, plot, told = tmp_path / "README.md", tmp_path / "trade-off.svg", tmp_path / "compare.json"
+    page, plot, folder = tmp_path / "README.md", tmp_path / "trade-off.svg", tmp_path / "compare-1"
     page.write_text("# R\n\n## One\n\n## Last\n")
-    told.write_text(record.model_dump_json())
-    wanted = ["comparison", str(told), "--command", "mannerism compare", "--into", str(page), "--plot", str(plot)]
+    folder.mkdir()
+    (folder / "compare.json").write_text(record.model_dump_json())
+    wanted = ["comparison", str(folder), "--command", "mannerism compare", "--into", str(page), "--plot", str(plot)]
     monkeypatch.setattr(sys, "argv", [*wanted, "--title", "As measured"])
     comparison.main()
     root = ElementTree.fromstring(plot.read_text())

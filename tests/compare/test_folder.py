@@ -31,7 +31,9 @@ def test_a_comparison_that_is_started_again_is_written_to_the_same_files(tmp_pat
         record = folder.write(cells, what, "2026-01-01T00:00:00+00:00", 3.0)
         assert record.starts == start
     written = sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file())
-    assert written == ["compare.html", "compare.json", "elsewhere/compare.html"], "no pairs, so no page of them"
+    assert written == ["compare.html", "compare.json", "elsewhere/compare.html", "scores.csv"], (
+        "no pairs, so no page of them"
+    )
     assert CompareFolder(StateFolder.open(tmp_path), ["a", "b"]).record() == record
     assert folder.path == StateFolder.open(tmp_path).comparisons / record.compare_id
     assert CompareRecord.model_validate_json((folder.path / "compare.json").read_bytes()) == record

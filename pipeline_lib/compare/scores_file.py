@@ -1,0 +1,90 @@
+"""Scores of a comparison's samples as a table, a line for each sample: for other statistics, and to compare again.
+
+A table holds no reasons, no encoders (they stand in the comparison's record) and six digits of each number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.metrics.aggregate import ScoredSample
+from pipeline_lib.metrics.catalog import CATALOG
+from pipeline_lib.records import Score
+from pipeline_lib.storage import write_atomic
+
+WHICH = ("concept", "row", "kind", "prompt", "negative", "seed")
+"""Columns that tell a sample from the others, as :class:`~pipeline_lib.metrics.aggregate.ScoredSample` does; the others
+are metrics by their names in the catalog."""
+_DIGITS = 6
+
+
+def write_scores(samples: Sequence[ScoredSample], path: Path) -> None:
+    """Writes a table in CSV; metrics that no sample has a value of have no column.
+
+    Args:
+        samples: in the order of the lines.
+        path: of the file; what is there is replaced.
+    """
+    values = [{score.metric: score.value for score in sample.scores if score.value is not None} for sample in samples]
+    metrics = [name for name in CATALOG if any(name in own for own in values)]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*WHICH, *metrics])
+    for sample, own in zip(samples, values, strict=True):
+        which = [getattr(sample, column) for column in WHICH]
+        table.writerow([*which, *(f"{own[name]:.{_DIGITS}g}" if name in own else "" for name in metrics)])
+    write_atomic(path, text.getvalue())
+
+
+def read_scores(path: Path) -> list[ScoredSample]:
+    """Reads such a table.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The samples in the order of the lines; a metric without a value is no score of theirs.
+
+    Raises:
+        InputError: no such file, a column that is missing or no metric's name, or something that is no number.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the scores cannot be read", got=f"{path}: {error}") from error
+    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    heads = list(table.fieldnames or ())
+    unknown = [head for head in heads[len(WHICH) :] if head not in CATALOG]
+    if tuple(heads[: len(WHICH)]) != WHICH or unknown:
+        got = ", ".join(unknown or heads) or "nothing"
+        raise InputError(f"{path} is no table of scores", got=got, expected=f"{', '.join(WHICH)}, then metrics")
+    try:
+        return [_sample(line, heads[len(WHICH) :]) for line in table]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"line {table.line_num} of {path} is torn", got=str(error)) from error
+
+
+def _sample(line: Mapping[str, str], metrics: Iterable[str]) -> ScoredSample:
+    return ScoredSample(
+        concept=line["concept"],
+        row=line["row"],
+        kind=line["kind"],
+        prompt=line["prompt"],
+        negative=line["negative"],
+        seed=int(line["seed"]),
+        scores=tuple(_score(name, float(line[name])) for name in metrics if line[name] != ""),
+    )
+
+
+def _score(name: str, value: float) -> Score:
+    metric = CATALOG[name]
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}")
+    # Of metrics whose range depends on the frames the table does not know the upper end.
+    high = metric.high if math.isfinite(metric.high) else value
+    return Score(metric=name, value=value, direction=metric.direction, low=metric.low, high=high)
