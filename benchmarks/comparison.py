@@ -27,12 +27,12 @@ from pipeline_lib.report.compare_tables import (
     PaperColumn,
     PaperLine,
     agreement_tables,
-    both_lines,
     finding_lines,
     kind_matrices,
     matrices,
     paper_table,
     slice_matrices,
+    together_tables,
     trade_off_chart,
 )
 from pipeline_lib.report.self_contained import chart_text
@@ -66,7 +66,7 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         *_paper(record),
         *_truth(record, labels),
         *_kinds(record, labels),
-        *_both(record, labels),
+        *_together(record, labels),
         *_orderings(record),
     ]
     return lines if short else [*lines, *_agreement(record), *_slices(record, labels)]
@@ -103,13 +103,12 @@ def _kinds(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
         yield from _matrix(table, range(len(table.heads)))
 
 
-def _both(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
-    lines = both_lines(record.scores)
-    if lines:
-        yield from ("**The subject, edited as asked: identity times edits in each sample**", "")
+def _together(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    for table in together_tables(record.scores):
+        yield from (f"**{table.title}: the product in each sample**", "")
         yield from _table(
-            ["method", "both at once", f"more than {labels[0]}, in pairs", ""],
-            ([row, _text(both), _text(gain), gain.mark] for row, both, gain in lines),
+            ["method", "at once", f"more than {labels[0]}, in pairs", ""],
+            ([row, _text(mean), _text(gain), gain.mark] for row, mean, gain in table.lines),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import Field
 
-from pipeline_lib.metrics.aggregate import Key, ScoredSample, check_one_encoder, in_group, values_by_key
+from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group
 from pipeline_lib.metrics.agreement import Agreement, agreements
 from pipeline_lib.metrics.catalog import CATALOG
 from pipeline_lib.metrics.gate import TRUTH
@@ -20,7 +20,7 @@ from pipeline_lib.metrics.over_concepts import (
     paired_values,
 )
 from pipeline_lib.metrics.pareto import pareto_front
-from pipeline_lib.metrics.wins import Wins, pairwise_wins
+from pipeline_lib.metrics.wins import Wins, pairwise_wins, products
 from pipeline_lib.records import Record
 
 BASE, CEILING, CHANCE = "base", "ceiling", "chance"
@@ -43,6 +43,20 @@ ABOVE_CHANCE = 0.05
 """A method shows its subject in so many frames more than clips of other concepts do, or it learned nothing."""
 
 
+class Together(Record):
+    """Several shares of one in the same sample: their product, which has nothing where one of them is missed.
+
+    Attributes:
+        metrics: that are multiplied.
+        means: of each row, the base included.
+        gains: by how much it is more than the first method's, of each other row; in pairs over concepts.
+    """
+
+    metrics: tuple[str, ...]
+    means: dict[str, ConceptMean]
+    gains: dict[str, ConceptMean]
+
+
 class TradeOff(Record):
     """Two metrics of edit prompts that pull against each other.
 
@@ -51,17 +65,15 @@ class TradeOff(Record):
         up: keeping the subject.
         points: of each row.
         front: rows that none dominates.
-        both: mean of their product in each sample, of each row: the subject, and edited as asked, at once. A copy of
-            the clip has none of it, and neither has the base. Only where both are shares of one, as the truth's are.
-        gains: by how much it is more than the first method's, of each other row; in pairs over concepts.
+        together: both at once, the subject and edited as asked, and both with its motion, where that was measured. A
+            copy of the clip has none of it, and neither has the base. Only by the truth, whose metrics are shares.
     """
 
     across: str
     up: str
     points: dict[str, tuple[ConceptMean, ConceptMean]]
     front: tuple[str, ...]
-    both: dict[str, ConceptMean] = Field(default_factory=dict)
-    gains: dict[str, ConceptMean] = Field(default_factory=dict)
+    together: tuple[Together, ...] = ()
 
 
 class ComparedScores(Record):
@@ -159,23 +171,26 @@ def _trade_off(samples: Sequence[ScoredSample], cells: Cells, methods: Sequence[
         }
         if points:
             front = pareto_front({row: (first.mean, second.mean) for row, (first, second) in points.items()})
-            known = {across, up} <= set(TRUTH)
-            products = {row: _products(samples, row, (across, up)) for row in points} if known else {}
-            first = methods[0] if methods else ""
-            gains = {
-                row: gain
-                for row, values in products.items()
-                if row != first and (gain := mean_over_concepts(paired(values, products.get(first, {}))))
-            }
-            both = {row: mean for row, values in products.items() if (mean := mean_over_concepts(values))}
-            return TradeOff(across=across, up=up, points=points, front=front, both=both, gains=gains)
+            known = [(up, across), TRUTH] if {across, up} <= set(TRUTH) else []
+            together = [_together(samples, list(points), metrics, methods) for metrics in known]
+            told = tuple(each for each in together if each.means)
+            return TradeOff(across=across, up=up, points=points, front=front, together=told)
     return None
 
 
-def _products(samples: Sequence[ScoredSample], row: str, metrics: tuple[str, str]) -> dict[Key, float]:
-    """One metric times the other, of each sample that has both: a prompt for a colour tells nothing of identity."""
-    first, second = (values_by_key(samples, row, metric) for metric in metrics)
-    return {key: first[key] * second[key] for key in first.keys() & second.keys()}
+def _together(
+    samples: Sequence[ScoredSample], rows: Sequence[str], metrics: tuple[str, ...], methods: Sequence[str]
+) -> Together:
+    """Of samples that have all: a prompt for a colour tells nothing of identity, a moving camera nothing of motion."""
+    values = {row: products(samples, row, metrics) for row in rows}
+    first = values.get(methods[0], {}) if methods else {}
+    means = {row: mean_over_concepts(own) for row, own in values.items()}
+    gains = {row: mean_over_concepts(paired(values[row], first)) for row in rows if row not in methods[:1]}
+    return Together(
+        metrics=metrics,
+        means={row: mean for row, mean in means.items() if mean},
+        gains={row: gain for row, gain in gains.items() if gain},
+    )
 
 
 def _as_judged(sample: ScoredSample) -> ScoredSample:

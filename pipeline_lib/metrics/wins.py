@@ -59,7 +59,7 @@ def pairwise_wins(samples: Sequence[ScoredSample], row: str, others: Sequence[st
     for against in others:
         for question, metrics in QUESTIONS.items():
             measured = [name for name in metrics if paired_values(samples, row, against, name)]
-            points = paired(_product(samples, row, measured), _product(samples, against, measured))
+            points = paired(products(samples, row, measured), products(samples, against, measured))
             if points:
                 decided = {key: float(value > 0) for key, value in points.items() if abs(value) > EVEN}
                 won = sum(value == 1.0 for value in decided.values())
@@ -78,8 +78,17 @@ def pairwise_wins(samples: Sequence[ScoredSample], row: str, others: Sequence[st
     return found
 
 
-def _product(samples: Sequence[ScoredSample], row: str, metrics: Sequence[str]) -> dict[Key, float]:
-    """Of the samples that have all metrics; below 0, as motion against the clip's, is 0 in a product."""
+def products(samples: Sequence[ScoredSample], row: str, metrics: Sequence[str]) -> dict[Key, float]:
+    """Metrics of a row multiplied in each sample.
+
+    Args:
+        samples: scored samples.
+        row: whose.
+        metrics: shares of one; below 0, as motion against the clip's, counts as 0.
+
+    Returns:
+        The product of each sample that has all metrics; of one metric its own values.
+    """
     if len(metrics) == 1:
         return values_by_key(samples, row, metrics[0])
     first, *others = [values_by_key(samples, row, metric) for metric in metrics] or [{}]

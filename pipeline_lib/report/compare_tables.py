@@ -32,6 +32,8 @@ TITLES = {
 }
 ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
 """What a metric alone answers."""
+TOGETHER = {2: "The subject, edited as asked", 3: "The subject, edited as asked and moving as it does"}
+"""Metrics of the trade-off, and with motion: by how many there are."""
 CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
 
 
@@ -144,14 +146,27 @@ def trade_off_chart(scores: ComparedScores) -> Markup | None:
     return scatter_chart(dots, front, title=title, x_label=f"{x.label} ({x.name})", y_label=f"{y.label} ({y.name})")
 
 
-def both_lines(scores: ComparedScores) -> list[tuple[str, Number, Number]]:
-    """Of each row both sides of the trade-off at once, and what it has more of that than the first method."""
-    told = scores.trade_off
-    if told is None:
+@dataclass(frozen=True)
+class TogetherTable:
+    """Metrics at once: what they ask, and a line for each row: its mean, and what it has more than the first method."""
+
+    title: str
+    lines: tuple[tuple[str, Number, Number], ...]
+
+
+def together_tables(scores: ComparedScores) -> list[TogetherTable]:
+    """Both sides of the trade-off at once, and with the motion; none where the truth is not known."""
+    if scores.trade_off is None:
         return []
     return [
-        (_label(row), _number(both, told.up), _change(told.gains.get(row), CATALOG[told.up]))
-        for row, both in told.both.items()
+        TogetherTable(
+            title=TOGETHER[len(told.metrics)],
+            lines=tuple(
+                (_label(row), _number(mean, told.metrics[0]), _change(told.gains.get(row), CATALOG[told.metrics[0]]))
+                for row, mean in told.means.items()
+            ),
+        )
+        for told in scores.trade_off.together
     ]
 
 

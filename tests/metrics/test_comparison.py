@@ -289,10 +289,27 @@ def test_both_at_once_is_read_in_each_sample() -> None:
             samples += [sample(row, name, f"{i}", "local", edit_accuracy=edits[i]) for i in (1, 2)]
     told = compared(samples, ["x", "y", "z"]).trade_off
     assert told is not None
-    assert {row: both.mean for row, both in told.both.items()} == pytest.approx({"x": 0.5, "y": 0.7, "z": 0.0})
-    assert {row: gain.mean for row, gain in told.gains.items()} == pytest.approx({"y": 0.2, "z": -0.5})
-    assert told.gains["y"].num_concepts == len(CONCEPTS)
-    assert (told.gains["z"].low, told.gains["z"].high) == pytest.approx((-0.5, -0.5))
+    (both,) = told.together
+    assert both.metrics == ("identity_accuracy", "edit_accuracy"), "no motion was measured"
+    assert {row: mean.mean for row, mean in both.means.items()} == pytest.approx({"x": 0.5, "y": 0.7, "z": 0.0})
+    assert {row: gain.mean for row, gain in both.gains.items()} == pytest.approx({"y": 0.2, "z": -0.5})
+    assert both.gains["y"].num_concepts == len(CONCEPTS)
+    assert (both.gains["z"].low, both.gains["z"].high) == pytest.approx((-0.5, -0.5))
+
+
+def test_with_motion_who_moves_otherwise_has_less_at_once() -> None:
+    samples = []
+    for name in CONCEPTS:
+        for row, motion in (("x", 0.5), ("y", 1.0), ("z", -0.5)):
+            samples.append(sample(row, name, identity_accuracy=0.8, edit_accuracy=1.0, motion_fidelity=motion))
+            samples.append(sample(row, name, "zoom", identity_accuracy=0.8, edit_accuracy=0.0))
+    told = compared(samples, ["x", "y", "z"]).trade_off
+    assert told is not None
+    both, whole = told.together
+    assert {row: mean.mean for row, mean in both.means.items()} == pytest.approx(dict.fromkeys("xyz", 0.4))
+    assert whole.metrics == ("identity_accuracy", "motion_fidelity", "edit_accuracy")
+    assert {row: mean.mean for row, mean in whole.means.items()} == pytest.approx({"x": 0.4, "y": 0.8, "z": 0.0})
+    assert {row: gain.mean for row, gain in whole.gains.items()} == pytest.approx({"y": 0.4, "z": -0.4})
 
 
 def test_encoders_say_nothing_of_the_look_where_the_judge_does_not() -> None:
@@ -325,7 +342,7 @@ def test_without_truth_the_trade_off_is_what_encoders_see() -> None:
     found = compared(samples, ["x"])
     assert found.trade_off is not None
     assert (found.trade_off.across, found.trade_off.up) == ("clip_t_aggregated", "clip_i")
-    assert found.trade_off.gains == {}, "their scales are not one"
+    assert found.trade_off.together == (), "their scales are not one"
     assert found.wins == ()
     assert found.agreements == {RECONSTRUCTION: (), EDITS: ()}
     assert compared([], ["x"]).trade_off is None
