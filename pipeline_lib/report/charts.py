@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipeline_lib.report.labels import Box, labels_apart
 from pipeline_lib.report.wording import number
 
-WIDTH, HEIGHT = 520, 260
+WIDTH, HEIGHT, SCATTER_HEIGHT = 520, 260, 340
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 40
 MOST_POINTS = 400
+LEADER = 14
+"""A label that is further than this from its dot has a line to it."""
 
 Points = Sequence[tuple[float, float]]
 """(x, y) in order of x."""
@@ -138,32 +141,38 @@ def scatter_chart(dots: Sequence[Dot], front: Points, *, title: str, x_label: st
     """
     x_low, x_high = _range([x for dot in dots for x in (dot.x, *(dot.x_ends or ()))], pad=0.08)
     y_low, y_high = _range([y for dot in dots for y in (dot.y, *(dot.y_ends or ()))], pad=0.08)
-    top = TOP + 14
+    top, tall = TOP + 14, SCATTER_HEIGHT
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-        up = HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - top - BOTTOM)
+        up = tall - BOTTOM - (y - y_low) / (y_high - y_low) * (tall - top - BOTTOM)
         return round(across, 1), round(up, 1)
 
-    parts = [_y_axis(y_low, y_high, place), _x_axis(x_low, x_high, place, x_label)]
+    parts = [_y_axis(y_low, y_high, place), _x_axis(x_low, x_high, place, x_label, tall)]
     parts.append(Markup('<text class="tick" x="{}" y="{}">{}</text>').format(4, TOP, y_label))
     path = Markup(" ").join(Markup("{},{}").format(*place(x, y)) for x, y in front)
     parts.append(Markup('<polyline class="line front" points="{}"/>').format(path))
+    bars = []
     for dot in dots:
         across, up = dot.x_ends or (dot.x, dot.x), dot.y_ends or (dot.y, dot.y)
-        bars = ((place(across[0], dot.y), place(across[1], dot.y)), (place(dot.x, up[0]), place(dot.x, up[1])))
-        for (x1, y1), (x2, y2) in bars:
+        for ends in (((across[0], dot.y), (across[1], dot.y)), ((dot.x, up[0]), (dot.x, up[1]))):
+            (x1, y1), (x2, y2) = (place(x, y) for x, y in ends)
             line = Markup('<line class="whisker thin {}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
             parts.append(line.format(dot.style, x1, x2, y1, y2))
+            bars.append(Box(x1 - 1, min(y1, y2) - 1, x2 + 1, max(y1, y2) + 1))
     parts += [
         Markup('<circle class="mean {}" cx="{}" cy="{}" r="4.5"/>').format(d.style, *place(d.x, d.y)) for d in dots
     ]
     spots = {dot.label: place(dot.x, dot.y) for dot in dots}
-    for label, (x, y) in _apart(spots).items():
-        at_right = spots[label][0] > WIDTH * 0.72
-        text = Markup('<text class="tick name{}" x="{}" y="{}">{}</text>')
-        parts.append(text.format(" end" if at_right else "", x - 8 if at_right else x + 8, y - 7, label))
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, title)
+    for label, box in labels_apart(spots, bars, Box(LEFT, top, WIDTH, tall - BOTTOM)).items():
+        x, y = spots[label]
+        near = box.nearest(x, y)
+        if math.dist((x, y), near) > LEADER:
+            line = Markup('<line class="leader" x1="{}" y1="{}" x2="{:.1f}" y2="{:.1f}"/>')
+            parts.append(line.format(x, y, *near))
+        text = Markup('<text class="tick name" x="{:.1f}" y="{:.1f}">{}</text>')
+        parts.append(text.format(box.left, box.bottom - 3, label))
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, tall, title)
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
@@ -214,27 +223,15 @@ def _y_axis(low: float, high: float, place: _Place) -> Markup:
     return Markup("").join(parts)
 
 
-def _x_axis(low: float, high: float, place: _Place, label: str) -> Markup:
-    base = HEIGHT - BOTTOM
+def _x_axis(low: float, high: float, place: _Place, label: str, tall: int = HEIGHT) -> Markup:
+    base = tall - BOTTOM
     parts = [Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, base, base)]
     for value in ticks(low, high, 6):
         x, _ = place(value, 0)
         parts.append(Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(x, base + 17, _short(value)))
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(middle, HEIGHT - 5, label))
+    parts.append(Markup('<text class="tick middle" x="{}" y="{}">{}</text>').format(middle, tall - 5, label))
     return Markup("").join(parts)
-
-
-def _apart(spots: Mapping[str, tuple[float, float]], least: float = 13.0) -> dict[str, tuple[float, float]]:
-    """Places of labels, moved down where one would lie on another that is near."""
-    placed: dict[str, tuple[float, float]] = {}
-    for label, (x, y) in sorted(spots.items(), key=lambda item: (item[1][1], item[0])):
-        down = y
-        for other_x, other_y in sorted(placed.values(), key=lambda spot: spot[1]):
-            if abs(other_x - x) < WIDTH / 4 and abs(other_y - down) < least:
-                down = other_y + least
-        placed[label] = (x, down)
-    return placed
 
 
 def _calm(line: Series) -> list[float]:
