@@ -1,24 +1,23 @@
 """What a comparison found, for readers of the repository: tables into README or RESULTS.md, the trade-off as a picture.
 
     python -m benchmarks.comparison FOLDER [FOLDER …] --command "mannerism compare" [--into README.md --short]
-        [--title TITLE] [--plot docs/trade-off.svg] [--keep benchmarks/measured]
+        [--title TITLE] [--plot docs/trade-off.svg] [--keep benchmarks/measured/core]
 
 A folder is that of one comparison, or of one that was kept. Of several, each with methods of its own, the numbers are
 computed anew from every sample's scores; of one they are those of `compare.json`, as its page shows them. `--keep`
-copies what both need, so that cells made on one day can stand beside those of another.
+writes them down as one comparison, so that cells made on one day can stand beside those of another.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.results import RESULTS, put_section
-from pipeline_lib.compare.folder import SCORES_FILE, CompareFolder, CompareRecord
-from pipeline_lib.compare.joined import joined
+from pipeline_lib.compare.folder import CompareRecord
+from pipeline_lib.compare.joined import joined, keep
 from pipeline_lib.compare.paper import PAPER, PAPER_METRICS
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.report.compare_tables import (
@@ -163,24 +162,6 @@ def _pairs(pairs: Sequence[tuple[str, str, str]]) -> str:
     return "; ".join(f"{row} {amount} ({interval})" for row, amount, interval in pairs)
 
 
-def kept(folder: Path, below: Path) -> Path:
-    """Copies what :func:`joined` reads of a comparison.
-
-    Args:
-        folder: of the comparison.
-        below: gets a folder that is called as its methods are.
-
-    Returns:
-        The copy.
-    """
-    record = joined([folder])
-    copy = below / "+".join(method.entry.label for method in record.methods)
-    copy.mkdir(parents=True, exist_ok=True)
-    for name in (f"{CompareFolder.kind}.json", SCORES_FILE):
-        shutil.copyfile(folder / name, copy / name)
-    return copy
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,11 +171,11 @@ def main() -> None:
     parser.add_argument("--title", default="Methods compared: as measured")
     parser.add_argument("--plot", type=Path, help="SVG file of the trade-off")
     parser.add_argument("--short", action="store_true", help="without agreement and slices")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy each comparison below it, by its methods")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write all of them there as one")
     arguments = parser.parse_args()
-    record = joined(arguments.folders)
-    for folder in arguments.folders if arguments.keep else ():
-        kept(folder, arguments.keep)
+    record, samples = joined(arguments.folders)
+    if arguments.keep:
+        keep(record, samples, arguments.keep)
     lines = section(record, arguments.command, short=arguments.short)
     chart = trade_off_chart(record.scores)
     if arguments.plot and chart is not None:

@@ -10,36 +10,38 @@ from pydantic import ValidationError
 from pipeline_lib.compare.entries import CORE
 from pipeline_lib.compare.folder import SCORES_FILE, CompareFolder, CompareRecord
 from pipeline_lib.compare.paper import ORDERINGS
-from pipeline_lib.compare.scores_file import read_scores
+from pipeline_lib.compare.scores_file import read_scores, write_scores
 from pipeline_lib.compare.slices import outside, slices
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics.aggregate import ScoredSample
 from pipeline_lib.metrics.comparison import BESIDE, compared
+from pipeline_lib.storage import write_atomic
 
 ALIKE = ("base", "seeds", "seed", "guidance_scale", "concepts", "models")
 """What of two records must be equal, or their numbers do not stand beside each other."""
+RECORD_FILE = f"{CompareFolder.kind}.json"
 _ORDER = {entry.label: place for place, entry in enumerate(CORE)}
 
 
-def joined(folders: Sequence[Path]) -> CompareRecord:
-    """One record from the folders of several comparisons, its numbers computed anew from every sample's scores.
+def joined(folders: Sequence[Path]) -> tuple[CompareRecord, list[ScoredSample]]:
+    """One comparison from the folders of several, its numbers computed anew from every sample's scores.
 
     Args:
         folders: each with `compare.json` and `scores.csv`; no method in two of them. Base, ceiling and chance are
             taken from the first.
 
     Returns:
-        Of one folder its record as it is. Else methods in the order of the core and then as they come; `seconds`
-        and `starts` are sums, and there are no blind pairs.
+        The record, and all samples. Of one folder they are as they are. Else methods are in the order of the core and
+        then as they come; `seconds` and `starts` are sums, and there are no blind pairs.
 
     Raises:
         InputError: a folder without these files, an equal method in two, or comparisons that differ in more than
             their methods.
     """
-    records = [_record(folder) for folder in folders]
+    records, samples = [_record(folder) for folder in folders], _samples(folders)
     first, *others = records
     if not others:
-        return first
+        return first, samples
     for record, folder in zip(others, folders[1:], strict=True):
         _check(first, record, folder)
     methods = sorted(
@@ -52,7 +54,7 @@ def joined(folders: Sequence[Path]) -> CompareRecord:
         raise InputError("a method was compared twice", got=", ".join(twice), fix="leave one of the folders out")
     alike = slices(first.concepts)
     place = {label: number for number, label in enumerate(labels)}
-    return first.model_copy(
+    record = first.model_copy(
         update={
             "compare_id": " + ".join(record.compare_id for record in records),
             "started": min(record.started for record in records),
@@ -62,16 +64,31 @@ def joined(folders: Sequence[Path]) -> CompareRecord:
             "cells": tuple(
                 sorted((cell for record in records for cell in record.cells), key=lambda cell: place[cell.entry])
             ),
-            "scores": compared(_samples(folders), labels, ORDERINGS, alike, outside(alike)),
+            "scores": compared(samples, labels, ORDERINGS, alike, outside(alike)),
             "notes": tuple(dict.fromkeys(note for record in records for note in record.notes)),
             "num_blind_pairs": 0,
         }
     )
+    return record, samples
+
+
+def keep(record: CompareRecord, samples: Sequence[ScoredSample], folder: Path) -> None:
+    """Writes what :func:`joined` reads, for other machines too: without addresses of reports.
+
+    Args:
+        record: of a comparison.
+        samples: its scored samples.
+        folder: made when missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = tuple(cell.model_copy(update={"report": ""}) for cell in record.cells)
+    write_scores(samples, folder / SCORES_FILE)
+    write_atomic(folder / RECORD_FILE, record.model_copy(update={"cells": cells}).model_dump_json())
 
 
 def _record(folder: Path) -> CompareRecord:
     try:
-        return CompareRecord.model_validate_json((folder / f"{CompareFolder.kind}.json").read_bytes())
+        return CompareRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise InputError(f"{folder} holds no comparison", got=str(error).splitlines()[0]) from error
 

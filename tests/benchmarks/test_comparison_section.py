@@ -13,6 +13,7 @@ from benchmarks import comparison
 from pipeline_lib.compare.entries import CORE
 from pipeline_lib.compare.folder import CompareRecord, Method
 from pipeline_lib.compare.paper import ORDERINGS
+from pipeline_lib.compare.scores_file import write_scores
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.comparison import compared
@@ -70,6 +71,7 @@ def test_the_plot_is_a_picture_of_its_own(
     page.write_text("# R\n\n## One\n\n## Last\n")
     folder.mkdir()
     (folder / "compare.json").write_text(record.model_dump_json())
+    write_scores([], folder / "scores.csv")
     wanted = ["comparison", str(folder), "--command", "mannerism compare", "--into", str(page), "--plot", str(plot)]
     monkeypatch.setattr(sys, "argv", [*wanted, "--title", "As measured"])
     comparison.main()

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import kept
 from pipeline_lib.compare.cells import Cell
 from pipeline_lib.compare.entries import CORE
 from pipeline_lib.compare.folder import CompareRecord, Method
-from pipeline_lib.compare.joined import joined
+from pipeline_lib.compare.joined import joined, keep
 from pipeline_lib.compare.paper import ORDERINGS
 from pipeline_lib.compare.scores_file import read_scores, write_scores
 from pipeline_lib.errors import InputError
@@ -21,6 +20,7 @@ from pipeline_lib.metrics.comparison import compared
 CONCEPTS = [f"g{number}" for number in range(6)]
 METRICS = ("identity_accuracy", "motion_fidelity", "edit_accuracy", "dino_i", "mse_edit")
 NASTY = 'a {subject}, in "quotes",\r\nin two lines'
+HERE = "/home/someone/mannerism_state/runs/g0/report.html"
 BASE_ROW, CEILING_ROW = "base", "ceiling"
 
 
@@ -53,7 +53,7 @@ def a_record(labels: tuple[str, ...], **changed: object) -> CompareRecord:
         "seed": 5,
         "methods": [Method(entry=entry, preset="demo", settings={}) for entry in CORE if entry.label in labels],
         "concepts": dict.fromkeys(CONCEPTS, "slow"),
-        "cells": [Cell(entry=label, concept=name, status="done") for label in labels for name in CONCEPTS],
+        "cells": [Cell(entry=label, concept=name, status="done", report=HERE) for label in labels for name in CONCEPTS],
         "scores": compared(samples_of(labels), labels, ORDERINGS, {"slow": CONCEPTS}),
         "models": {"judge": "0123"},
         "notes": ["a note"],
@@ -108,7 +108,7 @@ def test_a_table_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_methods_of_other_folders_make_the_numbers_of_one_comparison(tmp_path: Path) -> None:
     labels = ("set_and_sequence", "two_stage", "lora-8")
     apart = [a_folder(tmp_path / "b", ("lora-8",)), a_folder(tmp_path / "a", ("set_and_sequence", "two_stage"))]
-    whole, record = a_record(labels), joined(apart)
+    whole, record = a_record(labels), joined(apart)[0]
     assert [method.entry.label for method in record.methods] == list(labels)
     assert [cell.entry for cell in record.cells] == [label for label in labels for _ in CONCEPTS]
     assert (record.seconds, record.starts, record.notes) == (180.0, 2, ("a note",))
@@ -126,15 +126,19 @@ def test_methods_of_other_folders_make_the_numbers_of_one_comparison(tmp_path: P
 
 
 def test_one_folder_alone_is_told_as_it_is(tmp_path: Path) -> None:
-    assert joined([a_folder(tmp_path / "a", ("lora-8",))]) == a_record(("lora-8",))
+    folder = a_folder(tmp_path / "a", ("lora-8",))
+    assert joined([folder]) == (a_record(("lora-8",)), read_scores(folder / "scores.csv"))
 
 
-def test_a_comparison_is_kept_by_its_methods(tmp_path: Path) -> None:
-    folder = a_folder(tmp_path / "compare-1", ("set_and_sequence", "two_stage"))
-    copy = kept(folder, tmp_path / "measured")
-    assert copy == tmp_path / "measured" / "set_and_sequence+two_stage"
-    assert joined([copy]) == joined([folder])
-    assert read_scores(copy / "scores.csv") == read_scores(folder / "scores.csv")
+def test_what_was_kept_stands_beside_what_came_later(tmp_path: Path) -> None:
+    first, later = a_folder(tmp_path / "a", ("set_and_sequence",)), a_folder(tmp_path / "b", ("two_stage",))
+    keep(*joined([first]), tmp_path / "kept")
+    keep(*joined([tmp_path / "kept", later]), tmp_path / "kept")
+    again, whole = joined([tmp_path / "kept"]), joined([first, later])
+    assert (again[0].scores, again[0].methods, again[1]) == (whole[0].scores, whole[0].methods, whole[1])
+    assert HERE not in (tmp_path / "kept" / "compare.json").read_text(), "no path of one machine"
+    rows = [(sample.concept, sample.row) for sample in read_scores(tmp_path / "kept" / "scores.csv")]
+    assert rows.count((CONCEPTS[0], BASE_ROW)) == 4, "once, whatever folders brought it along"
 
 
 @pytest.mark.parametrize(
