@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics.aggregate import ScoredSample
 from pipeline_lib.metrics.catalog import CATALOG
+from pipeline_lib.metrics.comparison import as_judged
 from pipeline_lib.records import Score
 from pipeline_lib.storage import write_atomic
 
@@ -24,13 +25,17 @@ _DIGITS = 6
 
 
 def write_scores(samples: Sequence[ScoredSample], path: Path) -> None:
-    """Writes a table in CSV; metrics that no sample has a value of have no column.
+    """Writes a table in CSV: scores as they count in a comparison; a metric without any value has no column.
 
     Args:
         samples: in the order of the lines.
         path: of the file; what is there is replaced.
     """
-    values = [{score.metric: score.value for score in sample.scores if score.value is not None} for sample in samples]
+    # The reason why the judge refused is not in the table, so that a reader could not leave out what it rules out.
+    values = [
+        {score.metric: score.value for score in as_judged(sample).scores if score.value is not None}
+        for sample in samples
+    ]
     metrics = [name for name in CATALOG if any(name in own for own in values)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

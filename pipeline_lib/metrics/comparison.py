@@ -126,7 +126,7 @@ def compared(
         InputError: a metric's scores come from different encoders or preprocessings.
     """
     check_one_encoder(samples)
-    samples = [_as_judged(sample) for sample in samples]
+    samples = [as_judged(sample) for sample in samples]
     everything = in_group(samples, False)
     samples = [sample for sample in samples if sample.concept not in outside]
     groups = {RECONSTRUCTION: in_group(samples, True), EDITS: in_group(samples, False)}
@@ -193,8 +193,8 @@ def _together(
     )
 
 
-def _as_judged(sample: ScoredSample) -> ScoredSample:
-    """Without what encoders say of the look where the judge says nothing: another colour was asked for."""
+def as_judged(sample: ScoredSample) -> ScoredSample:
+    """A sample without what encoders say of the look where the judge says nothing: another colour was asked for."""
     (refused, *_) = [*(s.reason for s in sample.scores if s.metric == IDENTITY and s.value is None), ""]
     if not refused:
         return sample

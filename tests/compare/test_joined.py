@@ -15,11 +15,12 @@ from pipeline_lib.compare.scores_file import read_scores, write_scores
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
-from pipeline_lib.metrics.comparison import compared
+from pipeline_lib.metrics.comparison import as_judged, compared
 
 CONCEPTS = [f"g{number}" for number in range(6)]
 METRICS = ("identity_accuracy", "motion_fidelity", "edit_accuracy", "dino_i", "mse_edit")
 NASTY = 'a {subject}, in "quotes",\r\nin two lines'
+ANOTHER_LOOK = "a red {subject}"
 HERE = "/home/someone/mannerism_state/runs/g0/report.html"
 BASE_ROW, CEILING_ROW = "base", "ceiling"
 
@@ -27,6 +28,8 @@ BASE_ROW, CEILING_ROW = "base", "ceiling"
 def a_sample(row: str, concept: str, prompt: str, start: float, seed: int = 0) -> ScoredSample:
     values = [start + number / 7 for number in range(len(METRICS))]
     measured = [Measurement(value) if value <= 1 else Measurement(None, "too much") for value in values]
+    if prompt == ANOTHER_LOOK:
+        measured[0] = Measurement(None, "the prompt asks for another look")
     scores = tuple(to_score(name, value, Trace(encoder="e")) for name, value in zip(METRICS, measured, strict=True))
     return ScoredSample(row=row, prompt=prompt, kind="local", seed=seed, concept=concept, scores=scores, negative="x")
 
@@ -38,7 +41,7 @@ def samples_of(labels: tuple[str, ...]) -> list[ScoredSample]:
         a_sample(row, concept, prompt, (numbers[row] + 3 * place + len(prompt) % 5) / 41, seed)
         for place, concept in enumerate(CONCEPTS)
         for row in (*labels, BASE_ROW, CEILING_ROW)
-        for prompt in ("p", NASTY)
+        for prompt in ("p", NASTY, ANOTHER_LOOK)
         for seed in (0, 1)
     ]
 
@@ -76,7 +79,8 @@ def test_scores_come_back_to_six_digits_whatever_the_prompts_say(tmp_path: Path)
         written.model_copy(update={"scores": ()}) for written in samples
     ]
     for read, written in zip(back, samples, strict=True):
-        values = {score.metric: score.value for score in written.scores if score.value is not None}
+        counted = as_judged(written).scores
+        values = {score.metric: score.value for score in counted if score.value is not None}
         assert {score.metric: score.value for score in read.scores} == pytest.approx(values, rel=1e-5)
     write_scores(back, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
@@ -138,7 +142,7 @@ def test_what_was_kept_stands_beside_what_came_later(tmp_path: Path) -> None:
     assert (again[0].scores, again[0].methods, again[1]) == (whole[0].scores, whole[0].methods, whole[1])
     assert HERE not in (tmp_path / "kept" / "compare.json").read_text(), "no path of one machine"
     rows = [(sample.concept, sample.row) for sample in read_scores(tmp_path / "kept" / "scores.csv")]
-    assert rows.count((CONCEPTS[0], BASE_ROW)) == 4, "once, whatever folders brought it along"
+    assert rows.count((CONCEPTS[0], BASE_ROW)) == 6, "once, whatever folders brought it along"
 
 
 @pytest.mark.parametrize(
