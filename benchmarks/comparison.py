@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from benchmarks.results import RESULTS, put_section
 from pipeline_lib.compare.folder import CompareRecord
 from pipeline_lib.compare.joined import joined, keep
 from pipeline_lib.compare.paper import PAPER, PAPER_METRICS
+from pipeline_lib.errors import InputError
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.report.compare_tables import (
     Matrix,
@@ -58,7 +60,7 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
     seeds = f"training seed {record.seed}, sampling seeds {', '.join(map(str, record.seeds))}"
     models = ", ".join(f"{name} `{digest[:12]}`" for name, digest in record.models.items())
     lines = [
-        f"{record.started[:10]}, `{command}` ({duration(record.seconds)} in the last of {record.starts} calls): "
+        f"{record.started[:10]}, `{command}` ({_time(record)}): "
         f"{record.told}; {seeds}; {models}. In brackets the 95 % bootstrap interval over concepts, "
         "behind `t` Student's: what is said to hold does by both.",
         "",
@@ -69,6 +71,16 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         *_orderings(record),
     ]
     return lines if short else [*lines, *_agreement(record), *_slices(record, labels)]
+
+
+def _time(record: CompareRecord) -> str:
+    parts = record.compare_id.count(" + ") + 1
+    took = duration(record.seconds)
+    return (
+        f"{took} in the last of {record.starts} calls"
+        if parts == 1
+        else f"{took} in {parts} comparisons, the first then"
+    )
 
 
 def _paper(record: CompareRecord) -> Iterator[str]:
@@ -173,7 +185,10 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="without agreement and slices")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write all of them there as one")
     arguments = parser.parse_args()
-    record, samples = joined(arguments.folders)
+    try:
+        record, samples = joined(arguments.folders)
+    except InputError as error:
+        sys.exit(f"error: {error}")
     if arguments.keep:
         keep(record, samples, arguments.keep)
     lines = section(record, arguments.command, short=arguments.short)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.results import RESULTS, put_section
 from pipeline_lib.compare.folder import CompareRecord, Method
+from pipeline_lib.compare.joined import read_record
 from pipeline_lib.metrics.comparison import EDITS
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.report.wording import duration
@@ -165,8 +166,8 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=RESULTS, help="Markdown file that gets the section")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     arguments = parser.parse_args()
-    records = [CompareRecord.model_validate_json(path.read_bytes()) for path in arguments.records]
     try:
+        records = [read_record(path) for path in arguments.records]
         found = tries(records)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -115,5 +115,5 @@ def _shown(record: CompareRecord, folder: CompareFolder, batch: BatchRecord) -> 
         {"method": plain(row), **{name: round(mean.mean, 4) for name, mean in means.items()}}
         for row, means in record.scores.tables["edits"].items()
     ]
-    files = (folder.page_elsewhere, folder.record_file, folder.scores, folder.blind)
+    files = (folder.page_elsewhere, folder.record_file, folder.scores_file, folder.blind)
     return Shown(record.told, means, record.starts, files, batch.rows, table)

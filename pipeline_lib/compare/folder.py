@@ -95,7 +95,7 @@ class CompareRecord(Record):
         num_blind_pairs: on the page for people.
     """
 
-    schema_version: int = 1
+    schema_version: int = 2
     compare_id: str
     started: str
     seconds: float
@@ -146,8 +146,8 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
         return self.path / BLIND_FILE
 
     @property
-    def scores(self) -> Path:
-        """Every sample's scores."""
+    def scores_file(self) -> Path:
+        """Every sample's scores as they count, for other programs."""
         return self.path / SCORES_FILE
 
     def write(self, cells: Sequence[Cell], what: Compared, started: str, seconds: float) -> CompareRecord:
@@ -186,10 +186,10 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
                 cells=tuple(cells),
                 scores=scores,
                 models=models_used(self.state, cells, samples),
-                notes=(*what.notes, *_uneven(cells), *_other_look(template, scores), *_outside(outside(alike))),
+                notes=(*what.notes, *uneven(cells), *_other_look(template, scores), *_outside(outside(alike))),
                 num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.identity),
             )
-            write_scores(samples, self.scores)
+            write_scores(samples, self.scores_file)
             self.put(record, self._page(record))
         return record
 
@@ -278,8 +278,8 @@ def _facts(record: CompareRecord) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _uneven(cells: Sequence[Cell]) -> list[str]:
-    """A note where methods were not all run on the same concepts, so that their means are not of the same."""
+def uneven(cells: Sequence[Cell]) -> list[str]:
+    """A note where methods were not all run on the same concepts, so that their means are not of the same; or none."""
     done: dict[str, set[str]] = {}
     for cell in cells:
         done.setdefault(cell.entry, set()).update({cell.concept} if cell.status == "done" else ())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from pipeline_lib.compare.entries import CORE
-from pipeline_lib.compare.folder import SCORES_FILE, CompareFolder, CompareRecord
+from pipeline_lib.compare.folder import SCORES_FILE, CompareFolder, CompareRecord, uneven
 from pipeline_lib.compare.paper import ORDERINGS
 from pipeline_lib.compare.scores_file import read_scores, write_scores
 from pipeline_lib.compare.slices import outside, slices
@@ -17,18 +19,31 @@ from pipeline_lib.metrics.aggregate import ScoredSample
 from pipeline_lib.metrics.comparison import BESIDE, compared
 from pipeline_lib.storage import write_atomic
 
-ALIKE = ("base", "seeds", "seed", "guidance_scale", "concepts", "models")
-"""What of two records must be equal, or their numbers do not stand beside each other."""
+ALIKE = ("seeds", "seed", "guidance_scale", "concepts", "models")
+"""What of two records must be equal, or their numbers do not stand beside each other. Prompts, sampling steps and the
+judge's gallery, which no record tells, are known by the scores of base, ceiling and chance."""
 RECORD_FILE = f"{CompareFolder.kind}.json"
 _ORDER = {entry.label: place for place, entry in enumerate(CORE)}
+_NEAR = 1e-4
+"""Processors of other kinds round otherwise."""
+
+
+class _Which(NamedTuple):
+    """A sample of what stands beside the methods."""
+
+    concept: str
+    row: str
+    prompt: str
+    negative: str
+    seed: int
 
 
 def joined(folders: Sequence[Path]) -> tuple[CompareRecord, list[ScoredSample]]:
     """One comparison from the folders of several, its numbers computed anew from every sample's scores.
 
     Args:
-        folders: each with `compare.json` and `scores.csv`; no method in two of them. Base, ceiling and chance are
-            taken from the first.
+        folders: each with `compare.json` and `scores.csv`; no method in two of them. Base, ceiling and chance of a
+            concept are those of the first folder that has it.
 
     Returns:
         The record, and all samples. Of one folder they are as they are. Else methods are in the order of the core and
@@ -38,10 +53,11 @@ def joined(folders: Sequence[Path]) -> tuple[CompareRecord, list[ScoredSample]]:
         InputError: a folder without these files, an equal method in two, or comparisons that differ in more than
             their methods.
     """
-    records, samples = [_record(folder) for folder in folders], _samples(folders)
+    records = [read_record(folder / RECORD_FILE) for folder in folders]
+    samples = [_own_samples(record, folder) for record, folder in zip(records, folders, strict=True)]
     first, *others = records
     if not others:
-        return first, samples
+        return first, samples[0]
     for record, folder in zip(others, folders[1:], strict=True):
         _check(first, record, folder)
     methods = sorted(
@@ -52,28 +68,27 @@ def joined(folders: Sequence[Path]) -> tuple[CompareRecord, list[ScoredSample]]:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise InputError("a method was compared twice", got=", ".join(twice), fix="leave one of the folders out")
-    alike = slices(first.concepts)
-    place = {label: number for number, label in enumerate(labels)}
-    record = first.model_copy(
+    together, alike = _beside_once(samples, folders), slices(first.concepts)
+    cells = sorted((cell for record in records for cell in record.cells), key=lambda cell: labels.index(cell.entry))
+    notes = [note for record in records for note in record.notes if note not in uneven(record.cells)]
+    whole = first.model_copy(
         update={
             "compare_id": " + ".join(record.compare_id for record in records),
             "started": min(record.started for record in records),
             "seconds": sum(record.seconds for record in records),
             "starts": sum(record.starts for record in records),
             "methods": tuple(methods),
-            "cells": tuple(
-                sorted((cell for record in records for cell in record.cells), key=lambda cell: place[cell.entry])
-            ),
-            "scores": compared(samples, labels, ORDERINGS, alike, outside(alike)),
-            "notes": tuple(dict.fromkeys(note for record in records for note in record.notes)),
+            "cells": tuple(cells),
+            "scores": compared(together, labels, ORDERINGS, alike, outside(alike)),
+            "notes": (*dict.fromkeys(notes), *uneven(cells)),
             "num_blind_pairs": 0,
         }
     )
-    return record, samples
+    return whole, together
 
 
 def keep(record: CompareRecord, samples: Sequence[ScoredSample], folder: Path) -> None:
-    """Writes what :func:`joined` reads, for other machines too: without addresses of reports.
+    """Writes what :func:`joined` reads, and nothing of the machine that made it: neither reports nor reasons.
 
     Args:
         record: of a comparison.
@@ -81,16 +96,34 @@ def keep(record: CompareRecord, samples: Sequence[ScoredSample], folder: Path) -
         folder: made when missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    cells = tuple(cell.model_copy(update={"report": ""}) for cell in record.cells)
+    cells = tuple(cell.model_copy(update={"report": "", "reason": ""}) for cell in record.cells)
+    own = record.model_copy(update={"cells": cells, "base": Path(record.base).name, "num_blind_pairs": 0})
     write_scores(samples, folder / SCORES_FILE)
-    write_atomic(folder / RECORD_FILE, record.model_copy(update={"cells": cells}).model_dump_json())
+    write_atomic(folder / RECORD_FILE, own.model_dump_json(indent=1))
 
 
-def _record(folder: Path) -> CompareRecord:
+def read_record(path: Path) -> CompareRecord:
+    """Reads a comparison's record.
+
+    Args:
+        path: of `compare.json`.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: no such file, or one of another version.
+    """
     try:
-        return CompareRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{folder} holds no comparison", got=str(error).splitlines()[0]) from error
+        return CompareRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read", got=str(error)) from error
+    except ValidationError as error:
+        raise InputError(
+            f"{path} is no record of a comparison, or another version's",
+            got=f"{error.error_count()} fields that are not as expected",
+            fix="start that comparison again: it finds its cells",
+        ) from error
 
 
 def _check(first: CompareRecord, other: CompareRecord, folder: Path) -> None:
@@ -101,11 +134,56 @@ def _check(first: CompareRecord, other: CompareRecord, folder: Path) -> None:
         raise InputError(f"{folder} does not stand beside the first comparison", got=told)
 
 
-def _samples(folders: Sequence[Path]) -> list[ScoredSample]:
-    """All samples; what stands beside the methods comes once for each concept, as in one comparison."""
-    samples: list[ScoredSample] = []
-    for folder in folders:
-        there = {sample.concept for sample in samples if sample.row in BESIDE}
-        own = read_scores(folder / SCORES_FILE)
-        samples += [sample for sample in own if sample.row not in BESIDE or sample.concept not in there]
+def _own_samples(record: CompareRecord, folder: Path) -> list[ScoredSample]:
+    samples = read_scores(folder / SCORES_FILE)
+    rows = {sample.row for sample in samples} - set(BESIDE)
+    done = {cell.entry for cell in record.cells if cell.status == "done"}
+    if rows != done:
+        raise InputError(
+            f"{folder / SCORES_FILE} is not of the comparison beside it",
+            got=", ".join(sorted(rows)) or "no method",
+            expected=", ".join(sorted(done)) or "no method",
+        )
     return samples
+
+
+def _beside_once(parts: Sequence[list[ScoredSample]], folders: Sequence[Path]) -> list[ScoredSample]:
+    """All samples; what stands beside the methods comes once for each concept, and must be the same in all folders."""
+    samples: list[ScoredSample] = []
+    known: dict[_Which, dict[str, float]] = {}
+    for own, folder in zip(parts, folders, strict=True):
+        concepts = {which.concept for which in known}
+        beside = {_which(sample): _values(sample) for sample in own if sample.row in BESIDE}
+        _check_beside({which: values for which, values in beside.items() if which.concept in concepts}, known, folder)
+        known |= {which: values for which, values in beside.items() if which.concept not in concepts}
+        samples += [sample for sample in own if sample.row not in BESIDE or sample.concept not in concepts]
+    return samples
+
+
+def _check_beside(here: dict[_Which, dict[str, float]], known: dict[_Which, dict[str, float]], folder: Path) -> None:
+    concepts = {which.concept for which in here}
+    there = {which: values for which, values in known.items() if which.concept in concepts}
+    differing = sorted(here.keys() ^ there.keys()) or sorted(
+        which for which in here if not _near(here[which], there[which])
+    )
+    if differing:
+        which = differing[0]
+        raise InputError(
+            f"{folder} does not stand beside the first comparison",
+            got=f"{which.row} of {which.concept} scores otherwise, or was not asked, at {which.prompt!r}",
+            fix="compare with equal prompts, sampling and judge",
+        )
+
+
+def _near(one: dict[str, float], other: dict[str, float]) -> bool:
+    return one.keys() == other.keys() and all(
+        math.isclose(one[name], other[name], rel_tol=_NEAR, abs_tol=_NEAR) for name in one
+    )
+
+
+def _which(sample: ScoredSample) -> _Which:
+    return _Which(sample.concept, sample.row, sample.prompt, sample.negative, sample.seed)
+
+
+def _values(sample: ScoredSample) -> dict[str, float]:
+    return {score.metric: score.value for score in sample.scores if score.value is not None}

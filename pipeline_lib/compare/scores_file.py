@@ -1,6 +1,6 @@
 """Scores of a comparison's samples as a table, a line for each sample: for other statistics, and to compare again.
 
-A table holds no reasons, no encoders (they stand in the comparison's record) and six digits of each number.
+Numbers are whole, so that equal ones stay equal. Reasons are left out, and encoders, which stand in the record.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics.aggregate import ScoredSample
@@ -18,10 +19,10 @@ from pipeline_lib.metrics.comparison import as_judged
 from pipeline_lib.records import Score
 from pipeline_lib.storage import write_atomic
 
+Number = TypeVar("Number", int, float)
 WHICH = ("concept", "row", "kind", "prompt", "negative", "seed")
 """Columns that tell a sample from the others, as :class:`~pipeline_lib.metrics.aggregate.ScoredSample` does; the others
 are metrics by their names in the catalog."""
-_DIGITS = 6
 
 
 def write_scores(samples: Sequence[ScoredSample], path: Path) -> None:
@@ -42,7 +43,7 @@ def write_scores(samples: Sequence[ScoredSample], path: Path) -> None:
     table.writerow([*WHICH, *metrics])
     for sample, own in zip(samples, values, strict=True):
         which = [getattr(sample, column) for column in WHICH]
-        table.writerow([*which, *(f"{own[name]:.{_DIGITS}g}" if name in own else "" for name in metrics)])
+        table.writerow([*which, *(repr(own[name]) if name in own else "" for name in metrics)])
     write_atomic(path, text.getvalue())
 
 
@@ -63,33 +64,42 @@ def read_scores(path: Path) -> list[ScoredSample]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the scores cannot be read", got=f"{path}: {error}") from error
     table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    heads = list(table.fieldnames or ())
-    unknown = [head for head in heads[len(WHICH) :] if head not in CATALOG]
-    if tuple(heads[: len(WHICH)]) != WHICH or unknown:
-        got = ", ".join(unknown or heads) or "nothing"
-        raise InputError(f"{path} is no table of scores", got=got, expected=f"{', '.join(WHICH)}, then metrics")
     try:
-        return [_sample(line, heads[len(WHICH) :]) for line in table]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"line {table.line_num} of {path} is torn", got=str(error)) from error
+        heads = list(table.fieldnames or ())
+        metrics = heads[len(WHICH) :]
+        if tuple(heads[: len(WHICH)]) != WHICH or len(set(heads)) < len(heads) or not CATALOG.keys() >= set(metrics):
+            got = ", ".join(heads) or "nothing"
+            raise InputError(f"{path} is no table of scores", got=got, expected=f"{', '.join(WHICH)}, then metrics")
+        return [_sample(line, metrics) for line in table]
+    except (KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"line {max(1, table.line_num)} of {path} is torn", got=str(error)) from error
 
 
-def _sample(line: Mapping[str, str], metrics: Iterable[str]) -> ScoredSample:
+def _sample(line: Mapping[str | None, str], metrics: Iterable[str]) -> ScoredSample:
+    if None in line or None in line.values():
+        raise TypeError("it has more fields than heads, or fewer")
     return ScoredSample(
         concept=line["concept"],
         row=line["row"],
         kind=line["kind"],
         prompt=line["prompt"],
         negative=line["negative"],
-        seed=int(line["seed"]),
-        scores=tuple(_score(name, float(line[name])) for name in metrics if line[name] != ""),
+        seed=_number(line, "seed", int),
+        scores=tuple(_score(name, _number(line, name, float)) for name in metrics if line[name] != ""),
     )
+
+
+def _number(line: Mapping[str | None, str], head: str, kind: Callable[[str], Number]) -> Number:
+    try:
+        return kind(line[head])
+    except ValueError as error:
+        raise TypeError(f"{head} is {line[head]!r}") from error
 
 
 def _score(name: str, value: float) -> Score:
     metric = CATALOG[name]
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}")
     # Of metrics whose range depends on the frames the table does not know the upper end.
     high = metric.high if math.isfinite(metric.high) else value
+    if not math.isfinite(value) or not metric.low <= value <= high:
+        raise TypeError(f"{name} is {value:g}")
     return Score(metric=name, value=value, direction=metric.direction, low=metric.low, high=high)

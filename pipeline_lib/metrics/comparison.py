@@ -44,7 +44,7 @@ ABOVE_CHANCE = 0.05
 
 
 class Together(Record):
-    """Several shares of one in the same sample: their product, which has nothing where one of them is missed.
+    """Several metrics in the same sample: their product, which is nothing where one of them is missed.
 
     Attributes:
         metrics: that are multiplied.
@@ -66,7 +66,7 @@ class TradeOff(Record):
         points: of each row.
         front: rows that none dominates.
         together: both at once, the subject and edited as asked, and both with its motion, where that was measured. A
-            copy of the clip has none of it, and neither has the base. Only by the truth, whose metrics are shares.
+            copy of the clip has none of it, and neither has the base. Only by the truth, whose metrics end at one.
     """
 
     across: str
@@ -194,7 +194,14 @@ def _together(
 
 
 def as_judged(sample: ScoredSample) -> ScoredSample:
-    """A sample without what encoders say of the look where the judge says nothing: another colour was asked for."""
+    """What of a sample counts: not what encoders say of the look where the judge says nothing of it.
+
+    Args:
+        sample: whose judge may have given a reason, that another colour was asked for, in the place of a number.
+
+    Returns:
+        The sample; those encoders' scores have that reason, too.
+    """
     (refused, *_) = [*(s.reason for s in sample.scores if s.metric == IDENTITY and s.value is None), ""]
     if not refused:
         return sample

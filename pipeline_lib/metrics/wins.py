@@ -84,7 +84,7 @@ def products(samples: Sequence[ScoredSample], row: str, metrics: Sequence[str]) 
     Args:
         samples: scored samples.
         row: whose.
-        metrics: shares of one; below 0, as motion against the clip's, counts as 0.
+        metrics: that end at one; below 0, as of motion against the clip's, they count as 0.
 
     Returns:
         The product of each sample that has all metrics; of one metric its own values.

@@ -32,8 +32,11 @@ TITLES = {
 }
 ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
 """What a metric alone answers."""
-TOGETHER = {2: "The subject, edited as asked", 3: "The subject, edited as asked and moving as it does"}
-"""Metrics of the trade-off, and with motion: by how many there are."""
+TOGETHER = {
+    ("identity_accuracy", "edit_accuracy"): "The subject, edited as asked",
+    TRUTH: "The subject, edited as asked and moving as it does",
+}
+"""What metrics ask at once."""
 CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
 
 
@@ -160,7 +163,7 @@ def together_tables(scores: ComparedScores) -> list[TogetherTable]:
         return []
     return [
         TogetherTable(
-            title=TOGETHER[len(told.metrics)],
+            title=TOGETHER[told.metrics],
             lines=tuple(
                 (_label(row), _number(mean, told.metrics[0]), _change(told.gains.get(row), CATALOG[told.metrics[0]]))
                 for row, mean in told.means.items()

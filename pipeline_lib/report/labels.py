@@ -42,7 +42,7 @@ class Box(NamedTuple):
 
 
 def labels_apart(spots: Mapping[str, tuple[float, float]], bars: Sequence[Box], room: Box) -> dict[str, Box]:
-    """Puts each label beside its dot, clear of other labels, of dots and, where it can be, of bars.
+    """Puts each label beside its dot where it can be read: as clear of other labels, of dots and of bars as can be.
 
     Args:
         spots: centre of each dot, by its label.

@@ -64,6 +64,18 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
         assert len({line.count("|") for line in table.splitlines()}) == 1, "no cell breaks its table"
 
 
+def test_of_several_comparisons_the_time_of_all_is_told(record: CompareRecord) -> None:
+    several = record.model_copy(update={"compare_id": "compare-1 + compare-2"})
+    assert "(1 min 30 s in the last of 1 calls)" in comparison.section(record, "x", short=True)[0]
+    assert "(1 min 30 s in 2 comparisons, the first then)" in comparison.section(several, "x", short=True)[0]
+
+
+def test_what_cannot_be_read_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["comparison", str(tmp_path), "--command", "x", "--into", str(tmp_path / "R.md")])
+    with pytest.raises(SystemExit, match=r"error: .*compare\.json cannot be read"):
+        comparison.main()
+
+
 def test_the_plot_is_a_picture_of_its_own(
     record: CompareRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,7 +120,7 @@ def test_mlflow_has_the_comparison_and_finds_its_runs(two: Compared, state: Stat
         two.result["scores"]["tables"]["reconstruction"]["lora-1"]["mse"]["mean"]
     )
     files = {file.path for file in client.list_artifacts(own.info.run_id)}
-    assert files >= {"compare.html", "compare.json", "blind.html"}
+    assert files >= {"compare.html", "compare.json", "scores.csv", "blind.html"}
     assert not [model for model in client.search_registered_models() if model.name == "hare"], "no candidates"
 
 

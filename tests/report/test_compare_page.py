@@ -55,7 +55,7 @@ def page(concepts: int = 6, **more: object) -> ComparePage:
         methods=methods, paper=(PaperLine("Their other", "other", (0.25,)), PaperLine("Absent", "absent", (0.1,))),
         columns=(PaperColumn("ID", 3, ("clip_i", "dino_i")),), raters=(("other", (87, 88, 98, 100)),),
         cells=(CELL,),
-        blind="blind.html",
+        blind="blind.html", every_score="scores.csv",
     )  # fmt: skip
     return replace(whole, **more)
 
@@ -78,6 +78,9 @@ def test_all_parts_of_a_comparison_are_on_the_page() -> None:
     assert "other <strong>+0.20</strong>" in text
     assert "<h3>Slow <small>6 concepts</small></h3>" in text
     assert 'href="blind.html"' in text
+    assert 'href="scores.csv"' in text
+    for label in ("Base", "ours", "other"):
+        assert f">{label}</text>" in text, "at its dot"
     assert "1 min 1 s" in text
     assert "Paired differences to ours" in text
     assert '<td class="worse"><span class="mean">−0.20</span>' in text
@@ -94,6 +97,20 @@ def test_kinds_of_edits_have_tables_of_their_own_by_the_truth() -> None:
     assert 'id="kinds"' not in page().text(), "one kind alone"
 
 
+def test_all_at_once_has_a_table_with_motion_where_it_was_measured() -> None:
+    text = page().text()
+    assert text.count("The subject, edited as asked</h3>") == 1
+    assert "moving as it does</h3>" not in text
+    moving = [
+        sample.model_copy(update={"scores": (*sample.scores, to_score("motion_fidelity", Measurement(0.4), Trace()))})
+        for sample in samples(6)
+    ]
+    part = page(scores=compared(moving, ["ours", "other"])).text().partition("moving as it does</h3>")[2]
+    rows = part.partition("</table>")[0]
+    assert '<span class="mean">0.17</span>' in rows, "0.7 · 0.6 · 0.4"
+    assert '<td class="worse"><span class="mean">−0.07</span>' in rows, "0.5 · 0.5 · 0.4 is less"
+
+
 def test_one_concept_gives_numbers_without_intervals_and_decides_nothing() -> None:
     text = page(1).text()
     assert "1 concept: too few for an interval" in text
@@ -106,6 +123,7 @@ def test_elsewhere_no_link_is_dead() -> None:
     text = page().elsewhere().text()
     assert "../../runs" not in text
     assert "blind.html" not in text
+    assert "scores.csv" not in text
     assert "run-1" in text
 
 
