@@ -17,6 +17,9 @@ from pipeline_lib.metrics.catalog import CATALOG
 from pipeline_lib.metrics.t_interval import t_interval
 from pipeline_lib.records import Record
 
+EVEN = 1e-9
+"""Differences up to here are none."""
+
 
 class ConceptMean(Record):
     """A mean, and its 95 % intervals over concepts: the bootstrap's, and Student's beside it.
@@ -35,9 +38,12 @@ class ConceptMean(Record):
 
     @property
     def surely_within(self) -> tuple[float, float] | None:
-        """What both intervals hold between them: the bootstrap over eight concepts is a fifth narrower."""
+        """What both intervals hold between them: the bootstrap over eight concepts is a fifth narrower.
+
+        An end that is none but for rounding is 0: differences of thirds that cancel out decide nothing.
+        """
         ends = self.low, self.high, self.student_low, self.student_high
-        known = [end for end in ends if end is not None]
+        known = [0.0 if abs(end) <= EVEN else end for end in ends if end is not None]
         return (min(known), max(known)) if known else None
 
 

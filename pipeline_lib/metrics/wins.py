@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline_lib.metrics.aggregate import Key, ScoredSample, values_by_key
 from pipeline_lib.metrics.gate import TRUTH
-from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts, paired, paired_values
+from pipeline_lib.metrics.over_concepts import EVEN, ConceptMean, mean_over_concepts, paired, paired_values
 from pipeline_lib.records import Record
 
 Question = Literal["identity", "motion", "prompt", "overall"]
@@ -20,10 +20,6 @@ QUESTIONS: Mapping[Question, tuple[str, ...]] = {
 }
 """What is asked of a pair of videos, and the truth metrics whose product answers it: a copy of the clip, which follows
 no prompt, wins nothing overall."""
-
-
-EVEN = 1e-9
-"""Differences up to here are none."""
 
 
 class Wins(Record):

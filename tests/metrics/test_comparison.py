@@ -112,6 +112,22 @@ def test_noise_and_too_few_concepts_are_undecided() -> None:
     assert findings(list(table({"x": 0.9, "y": 0.1}, count=4)), [ordering("above")])[0].verdict == "undecided"
 
 
+@pytest.mark.parametrize("relation", ["above", "below"])
+def test_what_cancels_out_but_for_rounding_decides_nothing(relation: str) -> None:
+    """A third less, a third more, two thirds less, two more: none at all, but not in binary."""
+    steps = (1 / 3, -2 / 3, 2 / 3, -1 / 3)
+    assert sum(0.7 + step - 0.7 for step in steps) != 0.0
+    samples = [
+        sample(row, name, f"{number}", identity_accuracy=0.7 + (step if row == "x" else 0.0))
+        for name in CONCEPTS
+        for row in "xy"
+        for number, step in enumerate(steps)
+    ]
+    (found,) = findings(samples, [ordering(relation)])
+    assert found.pairs[0].difference.mean != 0.0
+    assert found.verdict == "undecided"
+
+
 def test_what_a_narrow_bootstrap_alone_would_say_is_undecided() -> None:
     gains = dict(zip(CONCEPTS, (0.30, 0.02, 0.02, 0.01, 0.01, 0.02), strict=True))
     samples = [sample(row, name, identity_accuracy=0.5 + (gain if row == "x" else 0.0))
