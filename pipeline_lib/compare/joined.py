@@ -97,7 +97,9 @@ def keep(record: CompareRecord, samples: Sequence[ScoredSample], folder: Path) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     cells = tuple(cell.model_copy(update={"report": "", "reason": ""}) for cell in record.cells)
-    own = record.model_copy(update={"cells": cells, "base": Path(record.base).name, "num_blind_pairs": 0})
+    own = record.model_copy(
+        update={"cells": cells, "base": Path(record.base).name, "models": _models(record), "num_blind_pairs": 0}
+    )
     write_scores(samples, folder / SCORES_FILE)
     write_atomic(folder / RECORD_FILE, own.model_dump_json(indent=1))
 
@@ -127,11 +129,18 @@ def read_record(path: Path) -> CompareRecord:
 
 
 def _check(first: CompareRecord, other: CompareRecord, folder: Path) -> None:
-    mine, theirs = first.model_dump(include=set(ALIKE)), other.model_dump(include=set(ALIKE))
+    mine, theirs = (record.model_dump(include=set(ALIKE)) | {"models": _models(record)} for record in (first, other))
     differing = {key: (mine[key], theirs[key]) for key in ALIKE if mine[key] != theirs[key]}
     if differing:
         told = "; ".join(f"{key} {there} after {here}" for key, (here, there) in differing.items())
         raise InputError(f"{folder} does not stand beside the first comparison", got=told)
+
+
+def _models(record: CompareRecord) -> dict[str, str]:
+    """Digests by what they are of; a base is called by its folder's name, wherever that folder is."""
+    bases = [base.rpartition(" ") for base in record.models.get("base", "").split(", ") if base]
+    named = ", ".join(f"{Path(source).name} {digest}" for source, _, digest in bases)
+    return {**record.models, **({"base": named} if named else {})}
 
 
 def _own_samples(record: CompareRecord, folder: Path) -> list[ScoredSample]:

@@ -61,7 +61,7 @@ def a_record(labels: Sequence[str], **changed: object) -> CompareRecord:
         "concepts": dict.fromkeys(CONCEPTS, "slow"),
         "cells": [Cell(entry=label, concept=name, status="done", report=HERE) for label in labels for name in CONCEPTS],
         "scores": compared(samples_of(labels), labels, ORDERINGS, {"slow": CONCEPTS}),
-        "models": {"judge": "0123"},
+        "models": {"base": "/home/someone/bases/pocket 4567", "judge": "0123"},
         "notes": ["a note"],
         "num_blind_pairs": 7,
     }
@@ -124,7 +124,8 @@ def test_cells_that_are_missing_in_one_of_them_are_said(tmp_path: Path) -> None:
     [
         (LORA, {}, "compared twice"),
         (TWO, {"seeds": (0, 1, 2)}, "seeds"),
-        (TWO, {"models": {"judge": "9876"}}, "9876"),
+        (TWO, {"models": {"base": "/home/someone/bases/pocket 4567", "judge": "9876"}}, "9876"),
+        (TWO, {"models": {"base": "/home/someone/bases/pocket 8888", "judge": "0123"}}, "8888"),
         (TWO, {"concepts": {"g0": "fast"}}, "concepts"),
     ],
 )
