@@ -59,6 +59,12 @@ def nothing_is_left(up: Up) -> bool:
     return not up.children()
 
 
+def resumed(run: Run) -> list[int]:
+    """The steps from which Stage I went on, as the run's log in Prefect tells them."""
+    told = (re.fullmatch(r"train-identity: goes on from step (\d+)", line["message"]) for line in run.asked("logs"))
+    return [int(found[1]) for found in told if found]
+
+
 def test_a_run_goes_on_after_a_ctrl_c_and_after_the_death_of_up(tmp_path: Path, tiny_folder: Path) -> None:
     state = tmp_path / "state"
     settings = (f"method.settings.identity_steps={STEPS}", f"training.checkpoint_every={EVERY}")
@@ -74,6 +80,9 @@ def test_a_run_goes_on_after_a_ctrl_c_and_after_the_death_of_up(tmp_path: Path, 
 
     with up_on(state) as up:
         run = retried(run, up)
+        # Prefect's client sends the log by the batch, every two seconds: a death before then takes the line along.
+        wait_for(lambda: resumed(run), 500, "the log's line about where the stage goes on")
+        before |= checkpoints(state)
         wait_for(lambda: checkpoints(state) - before, 500, "another checkpoint")
         up.kill()
         wait_for(lambda: nothing_is_left(up), 240, "the guard's work")
@@ -82,13 +91,10 @@ def test_a_run_goes_on_after_a_ctrl_c_and_after_the_death_of_up(tmp_path: Path, 
     with up_on(state) as up:
         run = retried(run, up)
         run.wait("Completed", 500)
-        told = [line["message"] for line in run.asked("logs")]
+        steps = resumed(run)
         assert up.end() == 0
-    resumed = [
-        int(found[1]) for line in told if (found := re.fullmatch(r"train-identity: goes on from step (\d+)", line))
-    ]
-    assert len(resumed) == 2
-    assert 0 < resumed[0] < resumed[1]
+    assert len(steps) == 2
+    assert 0 < steps[0] < steps[1]
     assert pages(state) == {"stopped": "FINISHED", "identity": "FINISHED", "motion": "FINISHED"}
     client = MlflowClient(StateFolder.open(state).mlflow_database)
     (page,) = client.search_runs(["1"], f"tags.`prefect.flow_run` = '{run.id}' AND tags.`mannerism.digest` != ''")
