@@ -143,7 +143,10 @@ def compare(
     *,
     methods: Annotated[str, typer.Option(metavar="A,B", help="Which; else the core of six, and the base.")] = "",
     gizmos: Annotated[
-        str, typer.Option(help="Of the pocket world: reporting, tuning, all, pairs, pairs-tuning, or 0,3,pair:2.")
+        str,
+        typer.Option(
+            help="Of the pocket world: reporting, tuning, all, confirmation, pairs, pairs-tuning, or 0,3,pair:2."
+        ),
     ] = "",
     concepts: Annotated[str, typer.Option(metavar="FOLDER", help="Clips and folders, as for batch.")] = "",
     base: Base = "",

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline_lib.errors import ConfigError
 from pipeline_lib.pocket.gizmo_run import ALL_PROMPTS, gizmo_settings, write_gizmo
 from pipeline_lib.run_config import RunConfig, parse_config
-from pipeline_lib.world.gizmos import REPORTING, TUNING, Gizmo, gizmo
+from pipeline_lib.world.gizmos import CONFIRMATION, REPORTING, TUNING, Gizmo, gizmo
 from pipeline_lib.world.pace import pace
 from pipeline_lib.world.pairs import REPORTING_PAIRS, TUNING_PAIRS, Pair, pair
 
@@ -19,6 +19,7 @@ SETS: dict[str, Sequence[str]] = {
     "reporting": [str(index) for index in REPORTING],
     "tuning": [str(index) for index in TUNING],
     "all": [str(index) for index in (*TUNING, *REPORTING)],
+    "confirmation": [str(index) for index in CONFIRMATION],
     "pairs": [f"pair:{index}" for index in REPORTING_PAIRS],
     "pairs-tuning": [f"pair:{index}" for index in TUNING_PAIRS],
 }

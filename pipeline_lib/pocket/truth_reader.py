@@ -16,7 +16,7 @@ from pipeline_lib.pocket.judge import Gallery, Judge, Reading, truth
 from pipeline_lib.pocket.judge.pairs import PairReading, edited_pair
 from pipeline_lib.records import Prompt, Score
 from pipeline_lib.storage.files import CHECKSUMS
-from pipeline_lib.world.gizmos import REPORTING, TUNING, EditingPrompt, Gizmo, gizmo
+from pipeline_lib.world.gizmos import EditingPrompt, Gizmo, dozen, gizmo
 from pipeline_lib.world.pairs import PAIRS, Pair, pair
 from pipeline_lib.world.render import render
 from pipeline_lib.world.scene import Scene
@@ -62,7 +62,7 @@ class PocketTruth(ABC):
 
     Args:
         concept: whose truth it is.
-        others: all others of its kind.
+        others: those of its kind whose clips are its chance.
         judge: file of the judge's weights; read when first needed.
         gallery: file of the same judge's gallery.
     """
@@ -168,7 +168,7 @@ class GizmoTruth(PocketTruth):
 
     def __init__(self, index: int, judge: Path, gallery: Path) -> None:
         self._gizmo = gizmo(index)
-        others = [gizmo(other) for other in (*TUNING, *REPORTING) if other != index]
+        others = [gizmo(other) for other in dozen(index) if other != index]
         super().__init__(self._gizmo, others, judge, gallery)
 
     def _held(self, reading: Reading) -> _Read:

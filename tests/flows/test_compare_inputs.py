@@ -22,7 +22,7 @@ from tests.steps.tiny import small_clip
     [
         (["--methods", "set_and_sequence,lora-9"], "unknown method 'lora-9'"),
         (["--gizmos", "99"], "no such gizmo"),
-        (["--gizmos", "best"], "reporting, tuning, all, pairs, pairs-tuning"),
+        (["--gizmos", "best"], "reporting, tuning, all, confirmation, pairs, pairs-tuning"),
         (["--gizmos", "pair:99"], "no such pair; got 99; expected 0 … 5"),
         (["--seeds", "0,x"], "numbers with commas"),
         (["--preset", "demmo"], "demmo"),

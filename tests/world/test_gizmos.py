@@ -14,15 +14,16 @@ from pipeline_lib.world.gizmos import distance, gizmo, motion_signature, portrai
 from pipeline_lib.world.render import render
 from pipeline_lib.world.sampling import sample_scene
 
-EVERY = [gizmo(index) for index in range(12)]
+EVERY = [gizmo(index) for index in range(24)]
 
 
-def test_there_are_twelve_split_into_tuning_and_reporting() -> None:
-    assert sorted((*gizmos.TUNING, *gizmos.REPORTING)) == list(range(12))
+def test_there_are_two_dozen_for_tuning_reporting_and_confirmation() -> None:
+    assert sorted((*gizmos.TUNING, *gizmos.REPORTING)) == list(gizmos.dozen(5))
     assert (len(gizmos.TUNING), len(gizmos.REPORTING)) == (4, 8)
-    assert len({each.name for each in EVERY}) == 12
+    assert gizmos.CONFIRMATION == tuple(gizmos.dozen(12)) == tuple(gizmos.dozen(23)) == tuple(range(12, 24))
+    assert len({each.name for each in EVERY}) == 24
     with pytest.raises(InputError, match="no such gizmo"):
-        gizmo(12)
+        gizmo(24)
 
 
 @pytest.mark.parametrize("each", EVERY, ids=lambda each: each.name)

@@ -14,6 +14,7 @@ from pipeline_lib.pocket.judge.identity import CONCEPTS, Gallery
 from pipeline_lib.pocket.judge.judge import DESIGNS, Judge, judge_path
 from pipeline_lib.pocket.judge.tally import Share
 from pipeline_lib.pocket.zoo import zoo_root
+from pipeline_lib.world.gizmos import CONFIRMATION, dozen
 
 _PICTURE = slice(6, 7)  # the middle frame
 
@@ -22,7 +23,32 @@ def _plain(shares: Mapping[str, Share]) -> dict[str, object]:
     return {name: share.record() for name, share in shares.items()}
 
 
-def judge_figures(clips: int, concepts: int) -> dict[str, object]:
+def gallery_figures(judge: Judge, gallery: Gallery, clips: int, concepts: range) -> dict[str, object]:
+    """How well gizmos of one dozen are told from each other and from everybody else.
+
+    Args:
+        judge: who reads.
+        gallery: of the same judge.
+        clips: impostors per kind.
+        concepts: gizmos whose chance and ceiling are measured.
+
+    Returns:
+        Plain data for JSON.
+    """
+    figures: dict[str, object] = {
+        "chance": ceilings.chance(judge, gallery, concepts),
+        "ceiling": ceilings.ceilings(judge, gallery, concepts=concepts),
+        "false_accepts": _plain(bars.impostor_bars(judge, gallery, clips, dozen(concepts.start))),
+        "decoded_ceiling": None,
+    }
+    autoencoder = zoo_root() / "base" / "vae"
+    if autoencoder.is_dir():
+        change = partial(round_trip, load_autoencoder(autoencoder))
+        figures["decoded_ceiling"] = ceilings.ceilings(judge, gallery, change, concepts)
+    return figures
+
+
+def judge_figures(clips: int, concepts: range) -> dict[str, object]:
     """The judge's own bars.
 
     Args:
@@ -43,11 +69,8 @@ def judge_figures(clips: int, concepts: int) -> dict[str, object]:
         "abstention": _plain(bars.abstention(judge, clips)),
         "tracks": bars.pose_errors(readings, drawn),
         "threshold": round(gallery.threshold, 4),
-        "chance": ceilings.chance(judge, gallery, concepts),
-        "ceiling": ceilings.ceilings(judge, gallery, concepts=concepts),
-        "false_accepts": _plain(bars.impostor_bars(judge, gallery, clips)),
+        **gallery_figures(judge, gallery, clips, concepts),
         "decoded_clips": None,
-        "decoded_ceiling": None,
         "agreement": None,
     }
     autoencoder = zoo_root() / "base" / "vae"
@@ -55,7 +78,6 @@ def judge_figures(clips: int, concepts: int) -> dict[str, object]:
         change = partial(round_trip, load_autoencoder(autoencoder))
         decoded = bars.read_all(judge, drawn, change)
         figures["decoded_clips"] = _plain(bars.attribute_bars(decoded, drawn))
-        figures["decoded_ceiling"] = ceilings.ceilings(judge, gallery, change, concepts)
     if judge_path("second").exists():
         second = bars.read_all(Judge.load("second"), drawn)
         figures["agreement"] = _plain(bars.agreement(readings, second))
@@ -79,7 +101,11 @@ def _measure(arguments: argparse.Namespace) -> None:
     if arguments.part in ("all", "zoo"):
         figures |= zoo_figures.zoo_figures(Judge.load("first"), arguments.prompts)
     if arguments.part in ("all", "judge"):
-        figures["judge"] = judge_figures(arguments.clips, arguments.concepts)
+        figures["judge"] = judge_figures(arguments.clips, dozen(0)[: arguments.concepts])
+    if arguments.part == "confirmation":
+        judge, gallery = Judge.load("first"), Gallery.load(recipe.gallery_path("first"))
+        concepts = dozen(CONFIRMATION[0])[: arguments.concepts]
+        figures["confirmation"] = gallery_figures(judge, gallery, arguments.clips, concepts)
     if arguments.json:
         print(json.dumps(figures, indent=1))
     else:
@@ -99,7 +125,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline_lib.pocket.judge", description=__doc__)
     parser.add_argument("action", nargs="?", choices=("measure", "train"), default="measure")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
-    parser.add_argument("--part", choices=("all", "judge", "zoo"), default="all", help="what is measured")
+    parser.add_argument(
+        "--part",
+        choices=("all", "judge", "zoo", "confirmation"),
+        default="all",
+        help="what is measured; confirmation: how the judge tells the second dozen of gizmos (not in `all`)",
+    )
     parser.add_argument("--clips", type=int, default=256, help="held-out clips, and pictures of each empty kind")
     parser.add_argument("--concepts", type=int, default=CONCEPTS, help="gizmos for chance and ceiling")
     parser.add_argument("--prompts", type=int, default=256, help="prompts per kind for the base; 0: none")

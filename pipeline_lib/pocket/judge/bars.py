@@ -163,25 +163,27 @@ def agreement(first: list[Reading], second: list[Reading]) -> dict[str, Share]:
     return tally.shares()
 
 
-def impostor_bars(judge: Judge, gallery: identity.Gallery, count: int) -> dict[str, Share]:
+def impostor_bars(
+    judge: Judge, gallery: identity.Gallery, count: int, concepts: range = identity.FIRST
+) -> dict[str, Share]:
     """How often others are taken for a concept: the false-accept rates.
 
     Args:
         judge: who reads.
         gallery: of the same judge.
         count: strangers, and about as many near-twins of all concepts together.
+        concepts: the dozen for which they are taken.
 
     Returns:
         Shares of frames of fresh random creatures (``stranger``) and of fresh near-twins (``twin``)
         that are named as any concept; neither the gallery nor its threshold has seen them.
     """
     tally = Tally()
-    each = -(-count // identity.CONCEPTS)
-    concepts = range(min(count, identity.CONCEPTS))
-    twins = [scene for index in concepts for scene in identity.twin_scenes(index, _CHECK_SEED, each)]
+    each = -(-count // len(concepts))
+    twins = [scene for index in concepts[:count] for scene in identity.twin_scenes(index, _CHECK_SEED, each)]
     for name, scenes in (("stranger", identity.stranger_scenes(_CHECK_SEED, count)), ("twin", twins)):
         for scene in scenes:
             reading = judge.read(render(scene).frames[::_CHECK_STRIDE])
-            for score in identity.score_of(reading):
+            for score in identity.score_of(reading, concepts):
                 tally.add(name, bool(score <= gallery.threshold))
     return tally.shares()

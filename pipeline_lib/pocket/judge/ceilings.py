@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline_lib.pocket.judge import truth
-from pipeline_lib.pocket.judge.identity import CONCEPTS, NOBODY, Gallery
+from pipeline_lib.pocket.judge.identity import FIRST, NOBODY, Gallery
 from pipeline_lib.pocket.judge.judge import Judge
 from pipeline_lib.pocket.judge.tally import mean_record
-from pipeline_lib.world.gizmos import Gizmo, gizmo
+from pipeline_lib.world.gizmos import Gizmo, dozen, gizmo
 from pipeline_lib.world.render import render
 from pipeline_lib.world.scene import Scene
 
@@ -28,7 +28,7 @@ def _per_concept(found: list[Found]) -> dict[str, object]:
 
 
 def ceilings(
-    judge: Judge, gallery: Gallery, change: Change | None = None, concepts: int = CONCEPTS
+    judge: Judge, gallery: Gallery, change: Change | None = None, concepts: range = FIRST
 ) -> dict[str, object]:
     """What the truth metrics give for the very clips that the prompts ask for.
 
@@ -36,7 +36,7 @@ def ceilings(
         judge: who reads.
         gallery: of the same judge.
         change: what happens to the frames first, for example an autoencoder's round trip.
-        concepts: how many concepts, from the first.
+        concepts: gizmos of one dozen.
 
     Returns:
         ``identity.reference`` and ``motion.reference`` of the reference clips, ``identity.second`` of the
@@ -48,7 +48,7 @@ def ceilings(
         frames = render(scene).frames
         return frames if change is None else change(frames)
 
-    return _per_concept([_of_concept(gizmo(index), shown, judge, gallery) for index in range(concepts)])
+    return _per_concept([_of_concept(gizmo(index), shown, judge, gallery) for index in concepts])
 
 
 def _of_concept(concept: Gizmo, shown: Callable[[Scene], Frames], judge: Judge, gallery: Gallery) -> Found:
@@ -73,25 +73,28 @@ def _of_concept(concept: Gizmo, shown: Callable[[Scene], Frames], judge: Judge, 
     return found
 
 
-def chance(judge: Judge, gallery: Gallery, concepts: int = CONCEPTS) -> dict[str, object]:
+def chance(judge: Judge, gallery: Gallery, concepts: range = FIRST) -> dict[str, object]:
     """What samples score that show another concept.
 
     Args:
         judge: who reads.
         gallery: of the same judge.
-        concepts: how many concepts, from the first.
+        concepts: gizmos of one dozen.
 
     Returns:
         Over the concepts that were asked for: ``identity`` and ``motion`` of the others' reference clips,
         ``edit_accuracy`` of the others' second clips (elsewhere) against this one's prompts.
     """
-    people = [gizmo(index) for index in range(concepts)]
-    clips = [judge.read(render(one.reference).frames) for one in people]
-    seconds = [judge.read(render(one.second).frames) for one in people]
-    named = [gallery.names(clip.main, clip.daylight) if clip.main else np.array([NOBODY]) for clip in clips]
+    people = {index: gizmo(index) for index in concepts}
+    clips = {index: judge.read(render(one.reference).frames) for index, one in people.items()}
+    seconds = {index: judge.read(render(one.second).frames) for index, one in people.items()}
+    named = {
+        index: gallery.names(clip.main, clip.daylight, dozen(index)) if clip.main else np.array([NOBODY])
+        for index, clip in clips.items()
+    }
     found: list[Found] = []
-    for asked in people:
-        others = [index for index in range(concepts) if index != asked.index]
+    for asked in people.values():
+        others = [index for index in concepts if index != asked.index]
         motions = [truth.motion_fidelity(clips[index], asked).value for index in others]
         edits = [
             truth.edit_accuracy(seconds[index], asked, prompt).value

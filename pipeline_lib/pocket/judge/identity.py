@@ -1,6 +1,6 @@
 """Open-set recognition of the held-out concepts: who is in the gallery, who is named, and the threshold.
 
-The gallery holds a template of everybody: the concepts, their near-twins and strangers. A frame's crop
+The gallery holds a template of everybody: a dozen of concepts, their near-twins and strangers. A frame's crop
 is registered to the concept that it looks like most, and is named as this concept if nobody else in the
 gallery is more like it *and* it is alike enough. Near-twins are rivals, each of them one attribute away,
 so that a sample that gets one attribute wrong is named as the twin, and counts as wrong. The threshold
@@ -25,7 +25,7 @@ from pipeline_lib.pocket.judge.likeness import Templates, cut, paint_templates, 
 from pipeline_lib.pocket.judge.reading import Reading, SubjectReading
 from pipeline_lib.pocket.judge.twins import near_twins
 from pipeline_lib.storage.tensors import read_tensors, save_tensors
-from pipeline_lib.world.gizmos import gizmo
+from pipeline_lib.world.gizmos import DOZEN, dozen, gizmo
 from pipeline_lib.world.render import render
 from pipeline_lib.world.sampling import SceneMix, sample_scene, scene_generator
 from pipeline_lib.world.scene import Scene, Subject
@@ -35,7 +35,8 @@ Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Reader = Callable[[npt.NDArray[np.uint8]], Reading]
 
-CONCEPTS = 12
+CONCEPTS = DOZEN
+FIRST = dozen(0)
 STRANGERS = 100
 TWINS = 20
 """Near-twins of each concept in the gallery, each with one attribute changed."""
@@ -53,15 +54,24 @@ class Everybody:
     """The templates of a gallery.
 
     Attributes:
+        concepts: whom it tells apart, as indices of gizmos.
         templates: the concepts in their order, then 20 twins of each, then the strangers.
         covered: pixels that an accessory hides or stands in, per concept and word, shape (12, 5, 48, 48).
     """
 
+    concepts: range
     templates: Templates
     covered: Tensor
 
     def rivals(self, concept: int) -> Tensor:
-        """Rows of whoever a concept's frames are compared with: other concepts, its own twins, strangers."""
+        """Rows of whoever a concept's frames are compared with: other concepts, its own twins, strangers.
+
+        Args:
+            concept: its own row.
+
+        Returns:
+            Their rows.
+        """
         others = [row for row in range(CONCEPTS) if row != concept]
         first = CONCEPTS + concept * TWINS
         strangers = range(CONCEPTS * (1 + TWINS), len(self.templates.cover))
@@ -78,17 +88,18 @@ class Gallery:
 
     threshold: float
 
-    def names(self, one: SubjectReading, daylight: Tensor) -> Indices:
+    def names(self, one: SubjectReading, daylight: Tensor, concepts: range = FIRST) -> Indices:
         """Name a subject frame by frame.
 
         Args:
             one: a subject as a judge read it.
             daylight: the frames with the light divided out, shape (T, 3, 64, 64).
+            concepts: whom it may be: a dozen of gizmos.
 
         Returns:
-            Index of the concept per frame, or ``NOBODY``, shape (T,).
+            Index of the gizmo per frame, or ``NOBODY``, shape (T,).
         """
-        nearest, score = nearest_concepts(one, daylight)
+        nearest, score = nearest_concepts(one, daylight, concepts)
         return np.where(score <= self.threshold, nearest, NOBODY)
 
     def save(self, path: Path) -> None:
@@ -146,27 +157,29 @@ def _covered(subject: Subject) -> Tensor:
 
 
 @cache
-def everybody() -> Everybody:
-    """Paint the gallery; the same in every process."""
-    concepts = [gizmo(index).reference.subjects[0] for index in range(CONCEPTS)]
-    twins = [scene for index in range(CONCEPTS) for scene in twin_scenes(index, _GALLERY_SEED, TWINS)]
+def everybody(concepts: range) -> Everybody:
+    """Paint the gallery of a dozen of gizmos; the same in every process."""
+    asked = [gizmo(index).reference.subjects[0] for index in concepts]
+    twins = [scene for index in concepts for scene in twin_scenes(index, _GALLERY_SEED, TWINS)]
     others = [scene.subjects[0] for scene in (*twins, *stranger_scenes(_GALLERY_SEED, STRANGERS))]
-    return Everybody(paint_templates([*concepts, *others]), torch.stack([_covered(subject) for subject in concepts]))
+    covered = torch.stack([_covered(subject) for subject in asked])
+    return Everybody(concepts, paint_templates([*asked, *others]), covered)
 
 
 @torch.no_grad()
-def nearest_concepts(one: SubjectReading, daylight: Tensor) -> tuple[Indices, Array]:
+def nearest_concepts(one: SubjectReading, daylight: Tensor, concepts: range = FIRST) -> tuple[Indices, Array]:
     """Whom each frame of a subject looks like most.
 
     Args:
         one: a subject as a judge read it.
         daylight: shape (T, 3, 64, 64).
+        concepts: whom it may be: a dozen of gizmos.
 
     Returns:
-        The concept, or ``NOBODY`` where somebody else of the gallery is more alike or nobody was found,
+        The gizmo's index, or ``NOBODY`` where somebody else of the gallery is more alike or nobody was found,
         and the unlikeness per pixel to the concept's template, both of shape (T,).
     """
-    people, found = everybody(), one.found
+    people, found = everybody(concepts), one.found
     nearest, score = np.full(len(found), NOBODY, dtype=np.int64), np.full(len(found), np.inf, dtype=np.float32)
     if not found.any():
         return nearest, score
@@ -181,7 +194,7 @@ def nearest_concepts(one: SubjectReading, daylight: Tensor) -> tuple[Indices, Ar
         size = torch.einsum("thw,hw->t", counts, people.templates.cover[concept]).clamp_min(1.0)
         rivals = unlikeness(crops[rows], counts, people.templates.take(people.rivals(concept))).amin(dim=1)
         places = np.flatnonzero(found)[rows.numpy()]
-        nearest[places] = torch.where(own <= rivals + _NO_BETTER * size, concept, NOBODY).numpy()
+        nearest[places] = torch.where(own <= rivals + _NO_BETTER * size, people.concepts[concept], NOBODY).numpy()
         score[places] = (own / size).numpy()
     return nearest, score
 
@@ -216,9 +229,9 @@ def impostors() -> list[Scene]:
     return stranger_scenes(_IMPOSTOR_SEED, _IMPOSTORS)
 
 
-def score_of(reading: Reading) -> Array:
-    """Unlikeness of the main subject to the concept that each frame is named as; infinite for nobody's."""
+def score_of(reading: Reading, concepts: range = FIRST) -> Array:
+    """Unlikeness of the main subject to the one of a dozen that each frame is named as; infinite for nobody's."""
     if reading.main is None:
         return np.full(len(reading.daylight), np.inf, dtype=np.float32)
-    nearest, score = nearest_concepts(reading.main, reading.daylight)
+    nearest, score = nearest_concepts(reading.main, reading.daylight, concepts)
     return np.where(nearest == NOBODY, np.float32(np.inf), score)

@@ -12,7 +12,7 @@ from pipeline_lib.metrics.catalog import Measurement
 from pipeline_lib.pocket.judge.identity import Gallery
 from pipeline_lib.pocket.judge.judge import Judge
 from pipeline_lib.pocket.judge.reading import Reading, SubjectReading
-from pipeline_lib.world.gizmos import EditingPrompt, Gizmo
+from pipeline_lib.world.gizmos import EditingPrompt, Gizmo, dozen
 from pipeline_lib.world.render import RenderedClip, subject_track
 from pipeline_lib.world.scene import Camera, Scene, Subject
 
@@ -83,7 +83,7 @@ def identity_accuracy(reading: Reading, concept: int, gallery: Gallery) -> Measu
         A value in [0, 1]; 0 when no subject was found.
     """
     shares = [
-        truth.identity_accuracy(gallery.names(one, reading.daylight) == concept).value or 0.0
+        truth.identity_accuracy(gallery.names(one, reading.daylight, dozen(concept)) == concept).value or 0.0
         for one in reading.subjects
     ]
     return Measurement(max(shares, default=0.0), "" if shares else "no subject was found")

@@ -17,7 +17,7 @@ from pipeline_lib.pocket.judge.reading import SubjectReading, Word
 from pipeline_lib.pocket.judge.scene_training import to_pictures
 from pipeline_lib.pocket.judge.truth_table import SUBJECT_WORDS, poses
 from pipeline_lib.storage.tensors import save_tensors
-from pipeline_lib.world.gizmos import gizmo
+from pipeline_lib.world.gizmos import dozen, gizmo
 from pipeline_lib.world.render import render
 from pipeline_lib.world.scene import Scene
 
@@ -36,17 +36,23 @@ def seen(scene: Scene, off: tuple[float, ...] = (0.0,) * 5) -> tuple[SubjectRead
     return one, to_pictures(render(scene).frames[::4])
 
 
-@pytest.mark.parametrize("index", [0, 2, 5, 8, 11])
+@pytest.mark.parametrize("index", [0, 2, 5, 8, 11, 12, 18, 23])
 def test_a_concept_is_known_by_its_true_poses(index: int) -> None:
-    nearest, score = identity.nearest_concepts(*seen(gizmo(index).second))
+    nearest, score = identity.nearest_concepts(*seen(gizmo(index).second), dozen(index))
     assert (nearest == index).all()
     assert (score < -0.4).all()
+
+
+def test_whoever_is_of_the_other_dozen_is_not_named() -> None:
+    one, daylight = seen(gizmo(15).reference)
+    assert (Gallery(-0.4).names(one, daylight, dozen(15)) == 15).all()
+    assert (Gallery(-0.4).names(one, daylight) == NOBODY).all()
 
 
 def test_registration_finds_back_to_the_subject() -> None:
     scene = gizmo(1).reference
     one, daylight = seen(scene, (1.5, -1.0, 0.08, 0.2, 0.1))
-    template = identity.everybody().templates.take(torch.tensor([1] * 4))
+    template = identity.everybody(identity.FIRST).templates.take(torch.tensor([1] * 4))
     off = torch.from_numpy(one.track)
     found, left = registered(daylight, off, template, torch.zeros(4, 48, 48))
     true = torch.from_numpy(poses(scene)[::4, 0])

@@ -140,7 +140,7 @@ def test_scores_of_the_reference_beat_another_concept(judge: Judge, gallery: Gal
 
 
 def test_the_ceiling_is_high(judge: Judge, gallery: Gallery) -> None:
-    found = ceilings.ceilings(judge, gallery, concepts=1)
+    found = ceilings.ceilings(judge, gallery, concepts=range(1))
     for name in ("identity.reference", "identity.second", "identity.edited", "motion.reference", "edit_accuracy"):
         record = found[name]
         assert isinstance(record, dict)
