@@ -22,9 +22,8 @@ from pipeline_lib.compare.joined import joined, keep
 from pipeline_lib.compare.paper import PAPER, PAPER_METRICS
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics.gate import TRUTH
+from pipeline_lib.report.compare_numbers import Matrix, Number
 from pipeline_lib.report.compare_tables import (
-    Matrix,
-    Number,
     PaperColumn,
     PaperLine,
     agreement_tables,

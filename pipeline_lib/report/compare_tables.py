@@ -10,9 +10,6 @@ from markupsafe import Markup
 from pipeline_lib.metrics import CATALOG, Metric
 from pipeline_lib.metrics.comparison import (
     BASE,
-    BESIDE,
-    CEILING,
-    CHANCE,
     EDITS,
     KINDS,
     RECONSTRUCTION,
@@ -20,10 +17,23 @@ from pipeline_lib.metrics.comparison import (
     ComparedScores,
 )
 from pipeline_lib.metrics.gate import TRUTH
-from pipeline_lib.metrics.over_concepts import Cells, ConceptMean
+from pipeline_lib.metrics.over_concepts import Cells
 from pipeline_lib.metrics.wins import QUESTIONS
 from pipeline_lib.report.charts import Dot, scatter_chart
-from pipeline_lib.report.wording import DIRECTION_ARROWS, DIRECTION_WORDS, ROW_LABELS, counted, number, percent, signed
+from pipeline_lib.report.compare_numbers import (
+    Head,
+    Matrix,
+    Number,
+    as_change,
+    as_number,
+    ends_of,
+    heads_of,
+    matrix,
+    most_concepts,
+    row_label,
+    signed_interval,
+)
+from pipeline_lib.report.wording import counted, number, percent, signed
 
 TITLES = {
     RECONSTRUCTION: "Reconstruction prompt",
@@ -58,38 +68,10 @@ class PaperColumn:
     metrics: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Head:
-    """A column of scores."""
-
-    metric: Metric
-    arrow: str
-    direction: str
-
-
-@dataclass(frozen=True)
-class Number:
-    """A mean as printed, its interval, and its mark: `best` of the methods; of a difference `better` or `worse`."""
-
-    mean: str
-    interval: str = ""
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A table of methods by metrics; `rows` are id, label and cells, and `told` how many concepts stand behind it."""
-
-    title: str
-    told: str
-    heads: tuple[Head, ...]
-    rows: tuple[tuple[str, str, tuple[Number, ...]], ...]
-
-
 def matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
     """A table for each group of prompts, all metrics."""
     return [
-        _matrix(TITLES[name], _most_concepts(cells), cells, methods, list(CATALOG))
+        matrix(TITLES[name], most_concepts(cells), cells, methods, list(CATALOG))
         for name, cells in scores.tables.items()
         if cells
     ]
@@ -100,12 +82,12 @@ def difference_matrices(scores: ComparedScores) -> list[Matrix]:
     tables = []
     for name, cells in scores.differences.items():
         if cells:
-            heads = _heads([metric for metric in CATALOG if any(metric in row for row in cells.values())])
+            heads = heads_of([metric for metric in CATALOG if any(metric in row for row in cells.values())])
             rows = [
-                (row, row, tuple(_change(means.get(h.metric.name), h.metric) for h in heads))
+                (row, row, tuple(as_change(means.get(h.metric.name), h.metric) for h in heads))
                 for row, means in cells.items()
             ]
-            tables.append(Matrix(TITLES[name], _most_concepts(cells), tuple(heads), tuple(rows)))
+            tables.append(Matrix(TITLES[name], most_concepts(cells), tuple(heads), tuple(rows)))
     return tables
 
 
@@ -113,7 +95,7 @@ def kind_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix
     """A table for each kind of edits: the truth, or what encoders see of the trade-off where it is not known."""
     learned = list(dict.fromkeys(name for pair in TRADE_OFFS for name in pair if name not in TRUTH))
     return [
-        _matrix(TITLES[kind], _most_concepts(cells), cells, methods, list(TRUTH) if _has_truth(cells) else learned)
+        matrix(TITLES[kind], most_concepts(cells), cells, methods, list(TRUTH) if _has_truth(cells) else learned)
         for kind, cells in scores.kinds.items()
     ]
 
@@ -121,7 +103,7 @@ def kind_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix
 def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:
     """A table for each kind of motion, and for one and two subjects, truth metrics alone."""
     return [
-        _matrix(kind.capitalize(), counted(scores.slice_sizes[kind], "concept"), cells, methods, list(TRUTH))
+        matrix(kind.capitalize(), counted(scores.slice_sizes[kind], "concept"), cells, methods, list(TRUTH))
         for kind, cells in scores.slices.items()
         if cells
     ]
@@ -135,11 +117,11 @@ def trade_off_chart(scores: ComparedScores) -> Markup | None:
     dots = [
         Dot(
             style="base" if row == BASE else "personalised" if row in told.front else "",
-            label=_label(row),
+            label=row_label(row),
             x=across.mean,
             y=up.mean,
-            x_ends=_ends(across),
-            y_ends=_ends(up),
+            x_ends=ends_of(across),
+            y_ends=ends_of(up),
         )
         for row, (across, up) in told.points.items()
     ]
@@ -165,7 +147,11 @@ def together_tables(scores: ComparedScores) -> list[TogetherTable]:
         TogetherTable(
             title=TOGETHER[told.metrics],
             lines=tuple(
-                (_label(row), _number(mean, told.metrics[0]), _change(told.gains.get(row), CATALOG[told.metrics[0]]))
+                (
+                    row_label(row),
+                    as_number(mean, told.metrics[0]),
+                    as_change(told.gains.get(row), CATALOG[told.metrics[0]]),
+                )
                 for row, mean in told.means.items()
             ),
         )
@@ -182,7 +168,7 @@ def paper_table(
     chosen = [next((name for name in column.metrics if name in present), "") for column in columns]
     table = []
     for line in lines:
-        ours = [_number(cells.get(line.row, {}).get(name), name) for name in chosen]
+        ours = [as_number(cells.get(line.row, {}).get(name), name) for name in chosen]
         printed = [number(value, column.decimals) for value, column in zip(line.figures, columns, strict=True)]
         table.append(
             (line.method, line.row if line.row in cells else "", list(zip(printed, chosen, ours, strict=True)))
@@ -204,7 +190,7 @@ def win_lines(
                 cells.append(("–", "", "", people))
                 continue
             wins, share = found[question], found[question].share
-            ends = _ends(share) if share else None
+            ends = ends_of(share) if share else None
             interval = f"{percent(ends[0])} to {percent(ends[1])}" if ends else ""
             absent = [ASKED[name] for name in QUESTIONS[question] if name not in wins.metrics]
             without = f", without {' and '.join(absent)}" if absent else ""
@@ -233,7 +219,7 @@ def finding_lines(scores: ComparedScores) -> list[FindingLine]:
     for finding in scores.findings:
         metric, claim = CATALOG[finding.metric], finding.ordering
         pairs = tuple(
-            (pair.against, signed(pair.difference.mean, metric.decimals), _signed_interval(pair.difference, metric))
+            (pair.against, signed(pair.difference.mean, metric.decimals), signed_interval(pair.difference, metric))
             for pair in finding.pairs
         )
         first = claim.name not in told
@@ -260,7 +246,7 @@ def agreement_tables(scores: ComparedScores) -> list[tuple[str, list[tuple[Metri
         for one in found:
             within = one.within_concepts
             rests_on = f"{counted(one.num_cells, 'cell')}, {counted(one.num_concepts, 'concept')}"
-            ends = _ends(within) if within else None
+            ends = ends_of(within) if within else None
             interval = f"{number(ends[0], 2)} to {number(ends[1], 2)}" if ends else ""
             numbers = (_or_dash(one.over_cells), _or_dash(within.mean if within else None), interval, rests_on)
             lines.append((CATALOG[one.learned], CATALOG[one.truth], *numbers))
@@ -272,84 +258,12 @@ def agreement_tables(scores: ComparedScores) -> list[tuple[str, list[tuple[Metri
 def glossary(scores: ComparedScores) -> list[Head]:
     """All metrics of the tables."""
     present = {name for cells in scores.tables.values() for row in cells.values() for name in row}
-    return _heads([name for name in CATALOG if name in present])
+    return heads_of([name for name in CATALOG if name in present])
 
 
 def _has_truth(cells: Cells) -> bool:
     return any(name in row for row in cells.values() for name in TRUTH)
 
 
-def _matrix(title: str, told: str, cells: Cells, methods: Sequence[str], metrics: Sequence[str]) -> Matrix:
-    heads = _heads([name for name in metrics if any(name in row for row in cells.values())])
-    rows = [row for row in (CHANCE, BASE, *methods, CEILING) if row in cells]
-    best = {head.metric.name: _best(head.metric, cells, methods) for head in heads}
-    lines = []
-    for row in rows:
-        numbers = [
-            _number(cells[row].get(name), name, best=row in best[name]) for name in (head.metric.name for head in heads)
-        ]
-        lines.append((row, _label(row), tuple(numbers)))
-    return Matrix(title, told, tuple(heads), tuple(lines))
-
-
-def _heads(names: Sequence[str]) -> list[Head]:
-    metrics = [CATALOG[name] for name in names]
-    return [Head(one, DIRECTION_ARROWS[one.direction], DIRECTION_WORDS[one.direction]) for one in metrics]
-
-
-def _best(metric: Metric, cells: Cells, methods: Sequence[str]) -> set[str]:
-    """Rows with the best mean, where not all have the same."""
-    means = {row: cells[row][metric.name].mean for row in methods if metric.name in cells.get(row, {})}
-    if metric.direction == "closer" or len(set(means.values())) < 2:
-        return set()
-    wanted = max(means.values()) if metric.direction == "higher" else min(means.values())
-    return {row for row, mean in means.items() if mean == wanted}
-
-
-def _number(mean: ConceptMean | None, metric: str, *, best: bool = False) -> Number:
-    if mean is None:
-        return Number("–")
-    digits = CATALOG[metric].decimals
-    ends = _ends(mean)
-    interval = f"{number(ends[0], digits)} to {number(ends[1], digits)}" if ends else ""
-    return Number(number(mean.mean, digits), interval, "best" if best else "")
-
-
-def _change(difference: ConceptMean | None, metric: Metric) -> Number:
-    """A difference with what both of its intervals hold between them, marked where that is not 0."""
-    if difference is None:
-        return Number("–")
-    text, ends, mark = signed(difference.mean, metric.decimals), difference.surely_within, ""
-    if ends is None:
-        return Number(text)
-    if metric.direction != "closer" and not ends[0] <= 0 <= ends[1]:
-        mark = "better" if (ends[0] > 0) == (metric.direction == "higher") else "worse"
-    return Number(text, f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}", mark)
-
-
-def _ends(mean: ConceptMean) -> tuple[float, float] | None:
-    return None if mean.low is None or mean.high is None else (mean.low, mean.high)
-
-
-def _signed_interval(difference: ConceptMean, metric: Metric) -> str:
-    ends = _ends(difference)
-    if ends is None:
-        return f"{counted(difference.num_concepts, 'concept')}: too few for an interval"
-    told = f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}"
-    low, high = difference.student_low, difference.student_high
-    if low is None or high is None:
-        return told
-    return f"{told}; t {signed(low, metric.decimals)} to {signed(high, metric.decimals)}"
-
-
-def _most_concepts(cells: Cells) -> str:
-    return counted(max(mean.num_concepts for row in cells.values() for mean in row.values()), "concept")
-
-
 def _or_dash(value: float | None) -> str:
     return "–" if value is None else number(value, 2)
-
-
-def _label(row: str) -> str:
-    """An entry by its own name, which may be `lora`; the rows beside the entries as other reports call them."""
-    return ROW_LABELS[row] if row in BESIDE else row
