@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from pipeline_lib.compare.cells import Cell, compared_samples, models_used
 from pipeline_lib.compare.concepts import PAIR
 from pipeline_lib.compare.entries import MAIN, Entry, entry_config
 from pipeline_lib.compare.grids import grids
+from pipeline_lib.compare.notes import counted_by_members, other_look, uneven
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS, RATERS
 from pipeline_lib.compare.scores_file import write_scores
 from pipeline_lib.compare.slices import TWO, outside, slices
 from pipeline_lib.metrics.comparison import ComparedScores, compared
-from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.records import Record
-from pipeline_lib.registry import choose_settings, loras_on_base
+from pipeline_lib.registry import choose_settings
 from pipeline_lib.report.compare import CellLine, ComparePage, MethodLine
 from pipeline_lib.report.compare_tables import PaperColumn, PaperLine
 from pipeline_lib.report.wording import counted
@@ -186,7 +186,7 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
                 cells=tuple(cells),
                 scores=scores,
                 models=models_used(self.state, cells, samples),
-                notes=(*what.notes, *uneven(cells), *_other_look(template, scores), *_outside(outside(alike))),
+                notes=(*what.notes, *uneven(cells), *other_look(template, scores), *counted_by_members(outside(alike))),
                 num_blind_pairs=write_blind(self.state, cells, self.blind, self.path / KEY_FILE, self.identity),
             )
             write_scores(samples, self.scores_file)
@@ -213,12 +213,6 @@ class CompareFolder(SeveralRunsFolder[CompareRecord]):
             blind=BLIND_FILE if record.num_blind_pairs else "",
             every_score=SCORES_FILE,
         )
-
-
-def _outside(names: Collection[str]) -> list[str]:
-    return [f"{', '.join(sorted(names))}: in the slices alone, since their members may count by themselves"] * bool(
-        names
-    )
 
 
 def all_keys(state: StateFolder) -> dict[str, Path]:
@@ -276,29 +270,6 @@ def _facts(record: CompareRecord) -> tuple[tuple[str, str], ...]:
         ("Guidance", f"{record.guidance_scale:g}" if record.guidance_scale else "the base's own"),
         ("Base", Path(record.base).name),
     )
-
-
-def uneven(cells: Sequence[Cell]) -> list[str]:
-    """A note where methods were not all run on the same concepts, so that their means are not of the same; or none."""
-    done: dict[str, set[str]] = {}
-    for cell in cells:
-        done.setdefault(cell.entry, set()).update({cell.concept} if cell.status == "done" else ())
-    if len(set(map(frozenset, done.values()))) < 2:
-        return []
-    return ["cells are missing, so that means of methods are over different concepts; the paired differences are not"]
-
-
-def _other_look(template: RunConfig, scores: ComparedScores) -> list[str]:
-    """A note where the judge, which knows the world's own look, read samples of a base that LoRAs have changed."""
-    named = [Path(lora.path) for lora in loras_on_base(template)]
-    measured = {name for cells in scores.tables.values() for row in cells.values() for name in row}
-    if not named or measured.isdisjoint(TRUTH):
-        return []
-    names = ", ".join(f"{path.parent.name}/{path.name}" for path in named)
-    return [
-        f"the base has LoRAs on it ({names}): the judge knows the world's own look, so that truth metrics also measure "
-        "what they do to it; compare methods with each other, not with another base"
-    ]
 
 
 def figures(scores: ComparedScores) -> Mapping[str, float]:

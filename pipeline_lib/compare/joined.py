@@ -10,7 +10,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from pipeline_lib.compare.entries import CORE
-from pipeline_lib.compare.folder import SCORES_FILE, CompareFolder, CompareRecord, uneven
+from pipeline_lib.compare.folder import SCORES_FILE, CompareFolder, CompareRecord
+from pipeline_lib.compare.notes import uneven
 from pipeline_lib.compare.paper import ORDERINGS
 from pipeline_lib.compare.scores_file import read_scores, write_scores
 from pipeline_lib.compare.slices import outside, slices

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline_lib.compare.cells import Cell
 from pipeline_lib.compare.entries import CORE
-from pipeline_lib.compare.folder import Compared, CompareFolder, CompareRecord, _other_look
+from pipeline_lib.compare.folder import Compared, CompareFolder, CompareRecord
+from pipeline_lib.compare.notes import other_look
 from pipeline_lib.metrics import ScoredSample
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.metrics.comparison import ComparedScores, compared
@@ -52,6 +53,6 @@ def test_a_comparison_that_is_started_again_is_written_to_the_same_files(tmp_pat
     ],
 )
 def test_the_truth_on_a_base_with_loras_is_said_to_measure_their_look_too(base: dict, metric: str, told: str) -> None:
-    notes = _other_look(RunConfig.model_validate({"base": base}), scores(metric))
+    notes = other_look(RunConfig.model_validate({"base": base}), scores(metric))
     assert len(notes) == bool(told)
     assert all(told in note for note in notes)
