@@ -119,7 +119,9 @@ def sheet(outcomes: Sequence[Outcome], state: StateFolder, path: Path) -> Path:
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gizmos", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--preset", default="demo")
-    parser.add_argument("--gizmos", default="reporting", help="reporting, tuning, all, or numbers such as 0,3")
+    parser.add_argument(
+        "--gizmos", default="reporting", help="reporting, tuning, all (both), confirmation, or numbers such as 0,3"
+    )
     parser.add_argument("--seeds", default="0", help="of the samples, with commas")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--base", default="", help="another base, a folder (default: the pocket base)")

@@ -42,9 +42,9 @@ def compare(
 
     Args:
         methods: labels of entries, or names of methods; empty: the core.
-        gizmos: of the pocket world, with commas: `reporting`, `tuning`, `all`, `pairs` (two gizmos in one clip),
-            `pairs-tuning`, numbers of gizmos, and pairs such as `pair:2`; empty: `reporting` (`tuning` for ablations),
-            and none where `concepts` are named.
+        gizmos: of the pocket world, with commas: `reporting`, `tuning`, `all` (both), `confirmation`, `pairs` (two
+            gizmos in one clip), `pairs-tuning`, numbers of gizmos, and pairs such as `pair:2`; empty: `reporting`
+            (`tuning` for ablations), and none where `concepts` are named.
         concepts: clips and folders, as a batch takes them; no truth is known of them.
         ablations: Set-and-Sequence with single settings changed.
         config: base, preset, sampling seeds and training of every run; its `method.settings` hold for those entries

@@ -145,7 +145,7 @@ def compare(
     gizmos: Annotated[
         str,
         typer.Option(
-            help="Of the pocket world: reporting, tuning, all, confirmation, pairs, pairs-tuning, or 0,3,pair:2."
+            help="Of the pocket world: reporting, tuning, all (both), confirmation, pairs, pairs-tuning, or 0,3,pair:2."
         ),
     ] = "",
     concepts: Annotated[str, typer.Option(metavar="FOLDER", help="Clips and folders, as for batch.")] = "",

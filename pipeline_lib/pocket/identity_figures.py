@@ -1,7 +1,7 @@
 """How well the pocket identity encoder tells subjects apart that it has never seen.
 
-Subjects: the gizmos, and creatures of held-out seeds. Each has several views: own background, light, motion and
-moment of it, size and place. Genuine pairs are any two views of one subject.
+Subjects: the first dozen of gizmos, and creatures of held-out seeds. Each has several views: own background, light,
+motion and moment of it, size and place. Genuine pairs are any two views of one subject.
 Impostor pairs are views of two different subjects of the same family: all are creatures, none is a plain shape.
 Near-twins are counted apart from these: one attribute changed, and nothing else.
 """
@@ -26,6 +26,7 @@ FALSE_ACCEPT_RATE = 0.01
 DRESSED = 0.3
 """Share of views with an accessory, where subjects are dressed."""
 GIZMOS = (*TUNING, *REPORTING)
+"""The first dozen: cards and thresholds are of these."""
 _RESAMPLES = 2000
 Cosines = npt.NDArray[np.float64]
 
@@ -62,7 +63,7 @@ class Verification:
 
 
 def held_out_subjects(creatures: int) -> list[Subject]:
-    """The twelve gizmos, then creatures that no recipe has seen."""
+    """The first twelve gizmos, then creatures that no recipe has seen."""
     rng = scene_generator(HELD_OUT_SEED, 0, stream=75)
     gizmos = [gizmo(index).reference.subjects[0] for index in GIZMOS]
     return gizmos + [sample_creature(rng, SceneMix(accessory_share=0.0)) for _ in range(creatures)]

@@ -183,8 +183,9 @@ def train(start: ViTModel, piece: Piece, pool: SubjectViews, settings: ImageSett
 def image_encoder_figures(folder: Path, groups: int = 8) -> dict[str, dict[str, float | int]]:
     """How often a held-out subject is found again among 64, in a frame of another clip.
 
-    The gizmos and held-out creatures, 64 in a group, two frames of each: other background, light, motion and moment,
-    size and place, in three of ten with an accessory. The first frame looks for its nearest among the 64 second ones.
+    The first dozen of gizmos and held-out creatures, 64 in a group, two frames of each: other background, light,
+    motion and moment, size and place, in three of ten with an accessory. The first frame looks for its nearest among
+    the 64 second ones.
 
     Args:
         folder: the image encoder.

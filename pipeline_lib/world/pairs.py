@@ -12,7 +12,7 @@ from pipeline_lib.world.scene import Channel, Scene, Subject
 PAIR_NOUN = f"{CLASS_NOUN} and a {CLASS_NOUN}"
 """As training captions call two creatures: they have no plural."""
 SHRINK = 0.8
-"""Of size and travel: the twelve never meet, and are large enough to be told apart after the autoencoder (at 0.7 one of
+"""Of size and travel: members never meet, and are large enough to be told apart after the autoencoder (at 0.7 one of
 them was named in 8 % of its frames)."""
 ASIDE = 0.48
 """Half frames from the frame's middle, as training pairs stand."""

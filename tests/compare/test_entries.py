@@ -32,7 +32,7 @@ from pipeline_lib.metrics import CATALOG
 from pipeline_lib.registry import choose_settings, method_names
 from pipeline_lib.run_config import RunConfig
 from pipeline_lib.steps.caption import class_noun
-from pipeline_lib.world.gizmos import REPORTING, TUNING, gizmo
+from pipeline_lib.world.gizmos import CONFIRMATION, REPORTING, TUNING, gizmo
 from pipeline_lib.world.pairs import PAIR_NOUN, pair
 
 DEMO = RunConfig.model_validate({"method": {"preset": "demo"}})
@@ -159,6 +159,8 @@ def test_of_equal_entries_the_cores_label_stays_in_the_place_of_the_first() -> N
 def test_gizmos_are_chosen_by_set_or_number() -> None:
     assert chosen_gizmos("reporting") == REPORTING
     assert chosen_gizmos("tuning") == TUNING
+    assert chosen_gizmos("confirmation") == CONFIRMATION
+    assert chosen_gizmos("all") == (*TUNING, *REPORTING), "what is kept for confirmation is asked for by name"
     assert chosen_gizmos("3, 0,3") == (3, 0)
     for wrong in ("best", "1,x", "", "99"):
         with pytest.raises(InputError):

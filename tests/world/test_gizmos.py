@@ -56,10 +56,11 @@ def test_editing_prompts_are_complete(each: gizmos.Gizmo) -> None:
 
 
 def test_gizmos_are_far_from_each_other() -> None:
-    for one, other in combinations(EVERY, 2):
-        first, second = one.reference.subjects[0], other.reference.subjects[0]
-        assert distance(portrait(first), portrait(second)) > 0.11
-        assert distance(motion_signature(first.motion), motion_signature(second.motion)) > 0.05
+    subjects = [each.reference.subjects[0] for each in EVERY]
+    seen = [(portrait(subject), motion_signature(subject.motion)) for subject in subjects]
+    for (look, motion), (other_look, other_motion) in combinations(seen, 2):
+        assert distance(look, other_look) > 0.11
+        assert distance(motion, other_motion) > 0.05
 
 
 def test_gizmos_are_farther_from_training_than_training_from_itself() -> None:

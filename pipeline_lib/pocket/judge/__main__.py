@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from pipeline_lib.pocket.judge import bars, ceilings, recipe, zoo_figures
@@ -23,6 +23,13 @@ def _plain(shares: Mapping[str, Share]) -> dict[str, object]:
     return {name: share.record() for name, share in shares.items()}
 
 
+@cache
+def _through_autoencoder() -> ceilings.Change | None:
+    """What the pocket base's autoencoder makes of frames; None where it is not published."""
+    folder = zoo_root() / "base" / "vae"
+    return partial(round_trip, load_autoencoder(folder)) if folder.is_dir() else None
+
+
 def gallery_figures(judge: Judge, gallery: Gallery, clips: int, concepts: range) -> dict[str, object]:
     """How well gizmos of one dozen are told from each other and from everybody else.
 
@@ -30,22 +37,18 @@ def gallery_figures(judge: Judge, gallery: Gallery, clips: int, concepts: range)
         judge: who reads.
         gallery: of the same judge.
         clips: impostors per kind.
-        concepts: gizmos whose chance and ceiling are measured.
+        concepts: of that dozen, whose chance and ceiling are measured.
 
     Returns:
         Plain data for JSON.
     """
-    figures: dict[str, object] = {
+    change = _through_autoencoder()
+    return {
         "chance": ceilings.chance(judge, gallery, concepts),
         "ceiling": ceilings.ceilings(judge, gallery, concepts=concepts),
         "false_accepts": _plain(bars.impostor_bars(judge, gallery, clips, dozen(concepts.start))),
-        "decoded_ceiling": None,
+        "decoded_ceiling": None if change is None else ceilings.ceilings(judge, gallery, change, concepts),
     }
-    autoencoder = zoo_root() / "base" / "vae"
-    if autoencoder.is_dir():
-        change = partial(round_trip, load_autoencoder(autoencoder))
-        figures["decoded_ceiling"] = ceilings.ceilings(judge, gallery, change, concepts)
-    return figures
 
 
 def judge_figures(clips: int, concepts: range) -> dict[str, object]:
@@ -53,7 +56,7 @@ def judge_figures(clips: int, concepts: range) -> dict[str, object]:
 
     Args:
         clips: held-out clips, pictures without a subject per kind, and impostors per kind.
-        concepts: gizmos whose chance and ceiling are measured.
+        concepts: of one dozen, whose chance and ceiling are measured.
 
     Returns:
         Plain data for JSON.
@@ -73,9 +76,8 @@ def judge_figures(clips: int, concepts: range) -> dict[str, object]:
         "decoded_clips": None,
         "agreement": None,
     }
-    autoencoder = zoo_root() / "base" / "vae"
-    if autoencoder.is_dir():
-        change = partial(round_trip, load_autoencoder(autoencoder))
+    change = _through_autoencoder()
+    if change is not None:
         decoded = bars.read_all(judge, drawn, change)
         figures["decoded_clips"] = _plain(bars.attribute_bars(decoded, drawn))
     if judge_path("second").exists():
@@ -132,7 +134,9 @@ def main() -> None:
         help="what is measured; confirmation: how the judge tells the second dozen of gizmos (not in `all`)",
     )
     parser.add_argument("--clips", type=int, default=256, help="held-out clips, and pictures of each empty kind")
-    parser.add_argument("--concepts", type=int, default=CONCEPTS, help="gizmos for chance and ceiling")
+    parser.add_argument(
+        "--concepts", type=int, choices=range(CONCEPTS + 1), default=CONCEPTS, help="gizmos for chance and ceiling"
+    )
     parser.add_argument("--prompts", type=int, default=256, help="prompts per kind for the base; 0: none")
     parser.add_argument("--name", choices=("both", *DESIGNS), default="both", help="which judge is trained")
     parser.add_argument("--minutes", type=float, default=60.0, help="length of this piece, per judge")

@@ -4,7 +4,8 @@ The gallery holds a template of everybody: a dozen of concepts, their near-twins
 is registered to the concept that it looks like most, and is named as this concept if nobody else in the
 gallery is more like it *and* it is alike enough. Near-twins are rivals, each of them one attribute away,
 so that a sample that gets one attribute wrong is named as the twin, and counts as wrong. The threshold
-keeps out those whom the gallery does not hold: at most 1 % of the frames of fresh strangers pass it.
+keeps out those whom the gallery does not hold: at most 1 % of the frames of fresh strangers pass it for one of the
+first dozen.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ Reader = Callable[[npt.NDArray[np.uint8]], Reading]
 
 CONCEPTS = DOZEN
 FIRST = dozen(0)
+"""Whose likeness to strangers sets the threshold; what it lets pass for another dozen is measured."""
 STRANGERS = 100
 TWINS = 20
 """Near-twins of each concept in the gallery, each with one attribute changed."""
@@ -72,9 +74,10 @@ class Everybody:
         Returns:
             Their rows.
         """
-        others = [row for row in range(CONCEPTS) if row != concept]
-        first = CONCEPTS + concept * TWINS
-        strangers = range(CONCEPTS * (1 + TWINS), len(self.templates.cover))
+        count = len(self.concepts)
+        others = [row for row in range(count) if row != concept]
+        first = count + concept * TWINS
+        strangers = range(count * (1 + TWINS), len(self.templates.cover))
         return torch.tensor([*others, *range(first, first + TWINS), *strangers])
 
 
@@ -88,7 +91,7 @@ class Gallery:
 
     threshold: float
 
-    def names(self, one: SubjectReading, daylight: Tensor, concepts: range = FIRST) -> Indices:
+    def names(self, one: SubjectReading, daylight: Tensor, concepts: range) -> Indices:
         """Name a subject frame by frame.
 
         Args:
@@ -167,7 +170,7 @@ def everybody(concepts: range) -> Everybody:
 
 
 @torch.no_grad()
-def nearest_concepts(one: SubjectReading, daylight: Tensor, concepts: range = FIRST) -> tuple[Indices, Array]:
+def nearest_concepts(one: SubjectReading, daylight: Tensor, concepts: range) -> tuple[Indices, Array]:
     """Whom each frame of a subject looks like most.
 
     Args:
@@ -185,7 +188,7 @@ def nearest_concepts(one: SubjectReading, daylight: Tensor, concepts: range = FI
         return nearest, score
     frames, pose = daylight[torch.from_numpy(found)], torch.from_numpy(one.track[found])
     hidden = people.covered[:, ACCESSORIES.index(one.words["accessory"].word)]
-    guess, pose = _most_alike(frames, pose, people.templates.take(slice(0, CONCEPTS)), hidden)
+    guess, pose = _most_alike(frames, pose, people.templates.take(slice(0, len(concepts))), hidden)
     crops, inside = cut(frames, pose)
     for concept in guess.unique().tolist():
         rows = guess == concept
@@ -217,7 +220,7 @@ def build_gallery(read: Reader) -> Gallery:
     Returns:
         The gallery.
     """
-    scores = [score_of(read(render(scene).frames[::_IMPOSTOR_STRIDE])) for scene in impostors()]
+    scores = [score_of(read(render(scene).frames[::_IMPOSTOR_STRIDE]), FIRST) for scene in impostors()]
     accepted = np.sort(np.concatenate(scores))
     allowed = int(FALSE_ACCEPT_RATE * len(accepted))
     # One step below the score of the first frame that may no longer be accepted.
@@ -229,7 +232,7 @@ def impostors() -> list[Scene]:
     return stranger_scenes(_IMPOSTOR_SEED, _IMPOSTORS)
 
 
-def score_of(reading: Reading, concepts: range = FIRST) -> Array:
+def score_of(reading: Reading, concepts: range) -> Array:
     """Unlikeness of the main subject to the one of a dozen that each frame is named as; infinite for nobody's."""
     if reading.main is None:
         return np.full(len(reading.daylight), np.inf, dtype=np.float32)

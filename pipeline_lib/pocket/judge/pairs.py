@@ -21,7 +21,7 @@ from pipeline_lib.pocket.judge.truth import (
     reference_words,
     turns_visibly,
 )
-from pipeline_lib.world.gizmos import EditingPrompt
+from pipeline_lib.world.gizmos import EditingPrompt, dozen
 from pipeline_lib.world.pairs import Pair
 from pipeline_lib.world.scene import Scene
 
@@ -47,7 +47,8 @@ class PairReading:
     def shares(self) -> Shares:
         """Share of frames in which each subject is named as each member, shape (subjects, 2)."""
         subjects, daylight = self.reading.subjects, self.reading.daylight
-        named = [self.gallery.names(one, daylight) for one in subjects]
+        among = dozen(self.pair.members[0].index)
+        named = [self.gallery.names(one, daylight, among) for one in subjects]
         return np.array(
             [[float((names == member.index).mean()) for member in self.pair.members] for names in named]
         ).reshape(len(subjects), len(MEMBERS))

@@ -165,7 +165,7 @@ def test_no_trials_no_share() -> None:
 @pytest.mark.parametrize("kind", TWIN_KINDS)
 def test_a_twin_differs_in_one_attribute_that_shows(kind: str) -> None:
     rng = scene_generator(6, 0)
-    for index in range(12):
+    for index in range(24):
         subject = gizmo(index).reference.subjects[0]
         if kind not in shown_kinds(subject):
             continue

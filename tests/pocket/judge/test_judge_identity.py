@@ -11,7 +11,7 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.pocket.judge import identity
-from pipeline_lib.pocket.judge.identity import NOBODY, Gallery
+from pipeline_lib.pocket.judge.identity import FIRST, NOBODY, Gallery
 from pipeline_lib.pocket.judge.likeness import cut, paint_templates, registered, unlikeness
 from pipeline_lib.pocket.judge.reading import SubjectReading, Word
 from pipeline_lib.pocket.judge.scene_training import to_pictures
@@ -46,13 +46,15 @@ def test_a_concept_is_known_by_its_true_poses(index: int) -> None:
 def test_whoever_is_of_the_other_dozen_is_not_named() -> None:
     one, daylight = seen(gizmo(15).reference)
     assert (Gallery(-0.4).names(one, daylight, dozen(15)) == 15).all()
-    assert (Gallery(-0.4).names(one, daylight) == NOBODY).all()
+    assert (Gallery(-0.4).names(one, daylight, FIRST) == NOBODY).all()
+    one, daylight = seen(gizmo(9).reference)
+    assert (Gallery(-0.4).names(one, daylight, dozen(15)) == NOBODY).all()
 
 
 def test_registration_finds_back_to_the_subject() -> None:
     scene = gizmo(1).reference
     one, daylight = seen(scene, (1.5, -1.0, 0.08, 0.2, 0.1))
-    template = identity.everybody(identity.FIRST).templates.take(torch.tensor([1] * 4))
+    template = identity.everybody(FIRST).templates.take(torch.tensor([1] * 4))
     off = torch.from_numpy(one.track)
     found, left = registered(daylight, off, template, torch.zeros(4, 48, 48))
     true = torch.from_numpy(poses(scene)[::4, 0])
@@ -63,7 +65,7 @@ def test_registration_finds_back_to_the_subject() -> None:
 
 def test_a_gallery_twin_is_not_named_as_the_concept() -> None:
     named = [
-        (identity.nearest_concepts(*seen(scene))[0] == 3).mean()
+        (identity.nearest_concepts(*seen(scene), FIRST)[0] == 3).mean()
         for scene in identity.twin_scenes(3, identity._GALLERY_SEED, 6)
     ]
     assert np.mean(named) < 0.15
@@ -73,22 +75,22 @@ def test_an_accessory_does_not_change_who_it_is() -> None:
     scene = gizmo(9).reference
     for word in ("hat", "scarf", "glasses", "balloon"):
         worn = replace(scene.subjects[0], accessory=word, accessory_colour="red")
-        nearest, _ = identity.nearest_concepts(*seen(replace(scene, subjects=(worn,))))
+        nearest, _ = identity.nearest_concepts(*seen(replace(scene, subjects=(worn,))), FIRST)
         assert (nearest == 9).mean() > 0.7
 
 
 def test_who_is_not_alike_enough_is_nobody() -> None:
     one, daylight = seen(gizmo(2).reference)
-    assert (Gallery(0.0).names(one, daylight) == 2).all()
-    assert (Gallery(-1.1).names(one, daylight) == NOBODY).all()
+    assert (Gallery(0.0).names(one, daylight, FIRST) == 2).all()
+    assert (Gallery(-1.1).names(one, daylight, FIRST) == NOBODY).all()
 
 
 def test_a_frame_without_a_subject_is_nobody() -> None:
     one, daylight = seen(gizmo(2).reference)
     lost = replace(one, track=np.where(np.arange(4)[:, None] == 1, np.nan, one.track).astype(np.float32))
-    assert Gallery(0.0).names(lost, daylight).tolist() == [2, NOBODY, 2, 2]
+    assert Gallery(0.0).names(lost, daylight, FIRST).tolist() == [2, NOBODY, 2, 2]
     gone = replace(one, track=np.full_like(one.track, np.nan))
-    assert (Gallery(0.0).names(gone, daylight) == NOBODY).all()
+    assert (Gallery(0.0).names(gone, daylight, FIRST) == NOBODY).all()
 
 
 def test_a_template_is_most_like_its_own_crop() -> None:

@@ -13,7 +13,7 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.pocket.judge import Gallery, Judge, Reading, bars, ceilings, recipe, truth
 from pipeline_lib.pocket.judge.distractors import KINDS, distractor
-from pipeline_lib.pocket.judge.identity import score_of, stranger_scenes
+from pipeline_lib.pocket.judge.identity import FIRST, score_of, stranger_scenes
 from pipeline_lib.pocket.judge.judge import DESIGNS, FROZEN, JudgeNetworks, judge_path
 from pipeline_lib.pocket.world_settings import HELD_OUT_SEED
 from pipeline_lib.storage.files import sha256
@@ -121,7 +121,7 @@ def test_other_frames_are_refused(judge: Judge) -> None:
 
 def test_the_gallery_names_concepts_and_no_strangers(judge: Judge, gallery: Gallery) -> None:
     own = truth.identity_accuracy(judge.read(render(gizmo(8).reference).frames), 8, gallery).value
-    strangers = [score_of(judge.read(render(scene).frames[::4])) for scene in stranger_scenes(77, 4)]
+    strangers = [score_of(judge.read(render(scene).frames[::4]), FIRST) for scene in stranger_scenes(77, 4)]
     assert own is not None
     assert own > 0.9
     assert (np.concatenate(strangers) <= gallery.threshold).mean() < 0.05
@@ -145,6 +145,21 @@ def test_the_ceiling_is_high(judge: Judge, gallery: Gallery) -> None:
         record = found[name]
         assert isinstance(record, dict)
         assert record["value"] > 0.85, name
+
+
+def test_the_command_tells_of_the_second_dozen_alone() -> None:
+    command = [sys.executable, "-m", "pipeline_lib.pocket.judge", "--json", "--part", "confirmation"]
+    done = subprocess.run(
+        [*command, "--clips", "1", "--concepts", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    (part,) = json.loads(done.stdout).items()
+    assert part[0] == "confirmation"
+    assert set(part[1]) == {"chance", "ceiling", "false_accepts", "decoded_ceiling"}
+    assert part[1]["ceiling"]["identity.reference"]["value"] > 0.85
 
 
 def test_the_command_prints_every_figure() -> None:
