@@ -22,6 +22,7 @@ from pipeline_lib.steps.state import StateFolder
 
 if TYPE_CHECKING:
     from pipeline_lib.compare.folder import CompareRecord
+    from pipeline_lib.metrics.over_concepts import ConceptMean
 
 PRESET, SEEDS = "demo", "0,1,2"
 """Where neither the command nor its config says."""
@@ -128,6 +129,18 @@ def run_compare(request: CompareRequest, config: RunConfig, *, as_json: bool = F
     return SOME_FAILED if record.missing else 0
 
 
+def _ends(share: ConceptMean | None) -> str:
+    """Both intervals of a share between them, as percent, or why there is none."""
+    from pipeline_lib.report.wording import counted, percent
+
+    if share is None:
+        return ""
+    ends = share.surely_within
+    if ends is None:
+        return f"{counted(share.num_concepts, 'concept')}: too few for an interval"
+    return f"{percent(max(0.0, ends[0]))} to {percent(min(1.0, ends[1]))}"
+
+
 def tell_tally(files: Sequence[Path], *, as_json: bool) -> None:
     """Counts what people said of blind pairs.
 
@@ -152,8 +165,8 @@ def tell_tally(files: Sequence[Path], *, as_json: bool) -> None:
                 "methods": f"{one.row} : {one.against}",
                 "question": one.question,
                 "counts": f"{one.won} : {one.lost}, {one.even} even",
-                "share": "–" if one.share is None else percent(one.share),
-                "95 %": "" if one.low is None or one.high is None else f"{percent(one.low)} to {percent(one.high)}",
+                "share": percent(one.share.mean) if one.share else "–",
+                "95 % over concepts": _ends(one.share),
             }
             for one in found
         ]

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from pipeline_lib.compare.cells import Cell, run_record
 from pipeline_lib.errors import InputError
-from pipeline_lib.metrics.wilson import wilson_interval
+from pipeline_lib.metrics.aggregate import Key
+from pipeline_lib.metrics.over_concepts import ConceptMean, mean_over_concepts
 from pipeline_lib.metrics.wins import QUESTIONS
 from pipeline_lib.records import Record, SampleRecord
 from pipeline_lib.report.blind import BlindPair, write_blind_page
@@ -50,7 +51,8 @@ class BlindKey(Record):
 class Preference(Record):
     """What people said of two entries in one question.
 
-    `share` is that of `row` among those who saw a difference, with Wilson's 95 % interval; None where nobody did.
+    `share` is that of `row` among those who saw a difference, as of the truth's wins: mean over concepts, whose answers
+    belong together; None where nobody did.
     """
 
     row: str
@@ -59,9 +61,7 @@ class Preference(Record):
     won: int
     even: int
     lost: int
-    share: float | None = None
-    low: float | None = None
-    high: float | None = None
+    share: ConceptMean | None
 
 
 Videos = dict[tuple[str, str, int], Path]
@@ -129,7 +129,7 @@ def tally(files: Sequence[Path], keys: Mapping[str, Path]) -> list[Preference]:
     Raises:
         InputError: a file that cannot be read, of no comparison known here, or with answers to what was not asked.
     """
-    counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    told: dict[tuple[str, str, str], dict[Key, str]] = defaultdict(dict)
     for path in dict.fromkeys(files):
         key, answers = _answers(path, keys)
         for name, said in answers.items():
@@ -141,23 +141,25 @@ def tally(files: Sequence[Path], keys: Mapping[str, Path]) -> list[Preference]:
                     raise InputError(f"{path} holds an answer that cannot be", got=f"{question}: {answer}"[:80])
                 row, against = sorted((one.left, one.right))
                 liked = {"left": one.left, "right": one.right}.get(str(answer), "")
-                counts[row, against, question][liked] += 1
-    return [_preference(*asked, said) for asked, said in sorted(counts.items(), key=_in_order)]
+                told[row, against, question][one.concept, f"{name} {path}", one.seed] = liked
+    return [_preference(*asked, said) for asked, said in sorted(told.items(), key=_in_order)]
 
 
-def _in_order(item: tuple[tuple[str, str, str], Counter[str]]) -> tuple[str, str, int]:
+def _in_order(item: tuple[tuple[str, str, str], Mapping[Key, str]]) -> tuple[str, str, int]:
     row, against, question = item[0]
     return row, against, list(QUESTIONS).index(question)  # type: ignore[arg-type]
 
 
-def _preference(row: str, against: str, question: str, said: Counter[str]) -> Preference:
-    won, lost = said[row], said[against]
-    counted = {"won": won, "even": said[""], "lost": lost}
-    if not won + lost:
-        return Preference(row=row, against=against, question=question, **counted)
-    low, high = wilson_interval(won, won + lost)
+def _preference(row: str, against: str, question: str, said: Mapping[Key, str]) -> Preference:
+    counts = Counter(said.values())
     return Preference(
-        row=row, against=against, question=question, **counted, share=won / (won + lost), low=low, high=high
+        row=row,
+        against=against,
+        question=question,
+        won=counts[row],
+        even=counts[""],
+        lost=counts[against],
+        share=mean_over_concepts({key: float(liked == row) for key, liked in said.items() if liked}),
     )
 
 

@@ -35,16 +35,31 @@ def test_sides_are_turned_back_into_methods_and_people_are_added_up(tmp_path: Pa
     identity = found["identity"]
     assert (identity.row, identity.against) == ("lora", "ours")
     assert (identity.won, identity.even, identity.lost) == (1, 1, 2)
-    assert identity.share == pytest.approx(1 / 3)
-    assert identity.low is not None
-    assert identity.low < 1 / 3 < identity.high
+    assert identity.share is not None
+    assert (identity.share.mean, identity.share.low) == (pytest.approx(1 / 3), None), "one concept has no interval"
     assert (found["overall"].won, found["overall"].lost) == (1, 0)
     assert list(found) == ["identity", "overall"], "in the order of the questions"
 
 
 def test_nobody_who_saw_a_difference_is_no_share(tmp_path: Path, keys: dict[str, Path]) -> None:
     (only,) = tally([saved(tmp_path / "a.json", one={"motion": "even"})], keys)
-    assert (only.share, only.low, only.even) == (None, None, 1)
+    assert (only.share, only.even) == (None, 1)
+
+
+def test_a_concept_counts_once_however_many_people_were_asked_about_it(tmp_path: Path) -> None:
+    pairs = {f"c{number}": Asked(concept=f"c{number}", prompt="a", seed=0, left="x", right="y") for number in range(6)}
+    pairs["more"] = Asked(concept="c0", prompt="b", seed=0, left="x", right="y")
+    path = tmp_path / "key.json"
+    path.write_text(BlindKey(comparison="compare-1", pairs=pairs).model_dump_json())
+    said = {name: {"overall": "left" if name in ("c0", "more", "c1") else "right"} for name in pairs}
+    files = [saved(tmp_path / f"{person}.json", **said) for person in "ab"]
+    (only,) = tally(files, {"compare-1": path})
+    assert (only.won, only.lost) == (6, 8)
+    share = only.share
+    assert share is not None
+    assert (share.mean, share.num_concepts, share.num_values) == (pytest.approx(2 / 6), 6, 14)
+    low, high = share.surely_within or (0.0, 0.0)
+    assert low < 2 / 6 < high
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from pipeline_lib.metrics.comparison import EDITS, RECONSTRUCTION, compared
 from pipeline_lib.metrics.orderings import Ordering, findings
 from pipeline_lib.metrics.over_concepts import concept_means, mean_over_concepts
 from pipeline_lib.metrics.pareto import pareto_front
-from pipeline_lib.metrics.wilson import wilson_interval
 from pipeline_lib.metrics.wins import pairwise_wins
 
 CONCEPTS = [f"gizmo {number}" for number in range(6)]
@@ -244,12 +243,6 @@ def test_the_front_holds_what_nothing_dominates() -> None:
     points = {"a": (0.1, 0.9), "b": (0.5, 0.5), "c": (0.4, 0.4), "d": (0.9, 0.1), "e": (0.1, 0.8), "f": (0.5, 0.5)}
     assert pareto_front(points) == ("a", "b", "f", "d")
     assert pareto_front({}) == ()
-
-
-def test_wilsons_interval_is_scipys() -> None:
-    for successes, trials in ((0, 7), (7, 7), (3, 10), (50, 100)):
-        expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-        assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_a_comparison_holds_all_of_it_and_equal_samples_give_equal_numbers() -> None:
