@@ -65,7 +65,7 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         "",
         *_paper(record),
         *_truth(record, labels),
-        *_kinds(record, labels),
+        *(() if short else _kinds(record, labels)),
         *_together(record, labels),
         *_orderings(record),
     ]
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=RESULTS, help="Markdown file that gets the section")
     parser.add_argument("--title", default="Methods compared: as measured")
     parser.add_argument("--plot", type=Path, help="SVG file of the trade-off")
-    parser.add_argument("--short", action="store_true", help="without agreement and slices")
+    parser.add_argument("--short", action="store_true", help="without kinds of edits, agreement and slices")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write all of them there as one")
     arguments = parser.parse_args()
     try:
