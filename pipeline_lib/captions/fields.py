@@ -32,6 +32,10 @@ _BREAK = re.compile(
 _LINE = re.compile(r"^\s*[-*\d.]*\s*[\"']?([A-Za-z][A-Za-z _]{1,24}?)[\"']?\s*[:=]\s*(.*)$")
 
 
+_AROUND = " \"'`,;"
+_AFTER = f"{_AROUND}."
+
+
 def clean_text(text: str, longest: int = MAX_FIELD) -> str:
     """Untrusted words as one harmless line.
 
@@ -40,11 +44,11 @@ def clean_text(text: str, longest: int = MAX_FIELD) -> str:
     """
     plain = unicodedata.normalize("NFKC", text)
     visible = "".join(" " if c.isspace() else c for c in plain if c.isspace() or unicodedata.category(c)[0] != "C")
-    words = " ".join(_MARKUP.sub(" ", visible).split()).strip(" \"'`,;").rstrip(".")
+    words = " ".join(_MARKUP.sub(" ", visible).split()).strip(_AROUND).rstrip(_AFTER)
     if len(words) <= longest:
         return words
     cut = words[: longest + 1].rsplit(" ", 1)[0]
-    return cut[:longest].rstrip(" ,;")
+    return cut[:longest].rstrip(_AFTER)
 
 
 def clean_noun(subject: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline_lib.captions.fields import (
@@ -70,6 +70,8 @@ def test_long_text_is_cut_at_a_word() -> None:
 
 
 @given(st.text(max_size=400))
+@example("0`.")
+@example("word" * 39 + "...' more")
 def test_cleaning_is_idempotent_and_safe(text: str) -> None:
     once = clean_text(text)
     assert clean_text(once) == once
