@@ -78,7 +78,7 @@ def _time(record: CompareRecord) -> str:
     return (
         f"{took} in the last of {record.starts} calls"
         if parts == 1
-        else f"{took} in {parts} comparisons, the first then"
+        else f"{took} in {parts} comparisons, without the cells that they found"
     )
 
 

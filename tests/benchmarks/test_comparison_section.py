@@ -67,7 +67,8 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
 def test_of_several_comparisons_the_time_of_all_is_told(record: CompareRecord) -> None:
     several = record.model_copy(update={"compare_id": "compare-1 + compare-2"})
     assert "(1 min 30 s in the last of 1 calls)" in comparison.section(record, "x", short=True)[0]
-    assert "(1 min 30 s in 2 comparisons, the first then)" in comparison.section(several, "x", short=True)[0]
+    told = comparison.section(several, "x", short=True)[0]
+    assert "(1 min 30 s in 2 comparisons, without the cells that they found)" in told
 
 
 def test_what_cannot_be_read_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
