@@ -58,9 +58,10 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
     labels = [method.entry.label for method in record.methods]
     seeds = f"training seed {record.seed}, sampling seeds {', '.join(map(str, record.seeds))}"
     models = ", ".join(f"{name} `{digest[:12]}`" for name, digest in record.models.items())
+    threads = f"; threads of a training: {', '.join(map(str, record.threads))}" if record.threads else ""
     lines = [
         f"{record.started[:10]}, `{command}` ({_time(record)}): "
-        f"{record.told}; {seeds}; {models}. In brackets the 95 % bootstrap interval over concepts, "
+        f"{record.told}; {seeds}; {models}{threads}. In brackets the 95 % bootstrap interval over concepts, "
         "behind `t` Student's: what is said to hold does by both.",
         "",
         *_paper(record),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Literal
 
 from pipeline_lib.errors import ArtifactError
 from pipeline_lib.metrics.aggregate import ScoredSample
@@ -19,7 +20,8 @@ class Cell(Record):
     """One entry on one concept.
 
     `seconds`: that this comparison took for it. `trained_seconds`: that its training took when it was made; of a stage
-    that was stopped in between only what came after.
+    that was stopped in between only what came after. `threads`: that its stages were trained with, in ascending order;
+    empty where that is not known. Numbers of equal threads alone are equal to the last digit.
     """
 
     entry: str
@@ -29,6 +31,7 @@ class Cell(Record):
     found: bool = False
     seconds: float = 0.0
     trained_seconds: float = 0.0
+    threads: tuple[int, ...] = ()
     report: str = ""
     reason: str = ""
 
@@ -46,6 +49,7 @@ def cell_of(state: StateFolder, entry: str, concept: str, row: BatchRow) -> Cell
         The cell.
     """
     record = run_record(state, row.run_id) if row.status == "done" else None
+    trained = list(_training_notes(state.store, record)) if record else []
     return Cell(
         entry=entry,
         concept=concept,
@@ -53,7 +57,8 @@ def cell_of(state: StateFolder, entry: str, concept: str, row: BatchRow) -> Cell
         run_id=row.run_id,
         found=row.found,
         seconds=row.seconds,
-        trained_seconds=_trained(state.store, record) if record else 0.0,
+        trained_seconds=round(sum(float(note.get("seconds", 0.0)) for note in trained), 3),
+        threads=tuple(sorted({int(note["threads"]) for note in trained if "threads" in note})),
         report=row.report,
         reason=row.reason,
     )
@@ -118,12 +123,9 @@ def models_used(state: StateFolder, cells: Sequence[Cell], samples: Sequence[Sco
     }
 
 
-def _trained(store: ArtifactStore, record: RunRecord) -> float:
-    seconds = 0.0
+def _training_notes(store: ArtifactStore, record: RunRecord) -> Iterator[dict[str, Any]]:
+    """What is noted beside each of a run's trained stages, but for those that were pruned."""
     for name, step in record.steps.items():
         if name.startswith("train-"):
-            try:
-                seconds += float(store.get(step.ref).manifest.notes.get("seconds", 0.0))
-            except ArtifactError:  # pruned
-                continue
-    return round(seconds, 3)
+            with suppress(ArtifactError):
+                yield store.get(step.ref).manifest.notes

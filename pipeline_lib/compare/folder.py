@@ -118,6 +118,11 @@ class CompareRecord(Record):
         return tuple(cell for cell in self.cells if cell.status != "done")
 
     @property
+    def threads(self) -> tuple[int, ...]:
+        """Numbers of threads that cells were trained with; empty where that is not known."""
+        return tuple(sorted({threads for cell in self.cells for threads in cell.threads}))
+
+    @property
     def told(self) -> str:
         """How it went, in one sentence."""
         found = sum(cell.found for cell in self.cells if cell.status == "done")
@@ -269,6 +274,7 @@ def _facts(record: CompareRecord) -> tuple[tuple[str, str], ...]:
         ("Training seed", str(record.seed)),
         ("Guidance", f"{record.guidance_scale:g}" if record.guidance_scale else "the base's own"),
         ("Base", Path(record.base).name),
+        ("Threads of a training", ", ".join(map(str, record.threads)) or "not known"),
     )
 
 

@@ -154,10 +154,13 @@ def find_or_build(
     started = time.perf_counter()
 
     def write(folder: Path) -> None:
+        import torch  # a second, for whoever makes something
+
         nonlocal made
         made = True
         notes["figures"] = make(folder, key) or {}
         notes["seconds"] = round(time.perf_counter() - started, 3)
+        notes["threads"] = torch.get_num_threads()  # sums of floats depend on how they are split
 
     artifact = context.store.find(recipe.kind, key) or context.store.build(recipe.kind, key, write, notes)
     seconds = round(time.perf_counter() - started, 3) if made else 0.0

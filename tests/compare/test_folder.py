@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_a_comparison_that_is_started_again_is_written_to_the_same_files(tmp_pat
     names = ", ".join(f"lora-1 on gizmo {number}" for number in range(5))
     assert record.told == f"1 method on 1 concept: 0 of 7 cells done; {names} and 2 more failed"
     assert record.told in folder.page.read_text()
+
+
+def test_the_page_tells_with_how_many_threads_cells_were_trained(tmp_path: Path) -> None:
+    counts = [(2,), (1, 2), ()]
+    cells = [
+        Cell(entry="lora-1", concept=str(number), status="failed", threads=threads)
+        for number, threads in enumerate(counts)
+    ]
+    folder = CompareFolder(StateFolder.open(tmp_path), ["a"])
+    record = folder.write(cells, Compared(entries=CORE[:1], concepts={}, template=DEMO), "2026-01-01T00:00:00+00:00", 3)
+    assert record.threads == (1, 2)
+    assert re.search("Threads of a training.{,40}1, 2", folder.page.read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,10 @@ def test_each_method_runs_on_each_concept_and_is_scored_beside_the_base(two: Com
     assert {cell["status"] for cell in two.result["cells"]} == {"done"}
     assert len({cell["run_id"] for cell in two.result["cells"]}) == 2
     assert all(cell["trained_seconds"] > 0 for cell in two.result["cells"])
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {tuple(cell["threads"]) for cell in two.result["cells"]} == {
+        (int(os.environ.get("OMP_NUM_THREADS", share)),)
+    }
     rebuilt = two.result["scores"]["tables"]["reconstruction"]
     assert list(rebuilt) == ["base", "set_and_sequence", "lora-1", "ceiling"], "no truth, no chance"
     for row in ("base", "set_and_sequence", "lora-1"):
