@@ -149,7 +149,10 @@ def test_a_second_interrupt_ends_the_wait_and_the_run_is_stopped(session: RunSes
     # Its process is there a moment before it is asked for anything; one that is idle is not waited for.
     while not (session._worker.pid and session._worker._busy) and time.monotonic() < end:
         time.sleep(0.01)
-    os.kill(session._worker.pid, signal.SIGSTOP)  # one that does not go when it is asked
+    pid = session._worker.pid
+    os.kill(pid, signal.SIGSTOP)  # one that does not go when it is asked
+    # Of two signals that wait for a process which has no core, the lower number counts first: SIGTERM would end it.
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 1.0)  # by then it waits, also on a busy machine
     try:
