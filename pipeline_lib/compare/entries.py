@@ -89,6 +89,7 @@ ABLATIONS = (
     _ablation("basis-input", "the input side is the basis", basis="input", zero_factor="basis"),
     _ablation("basis-input-coefficients", "both of these", basis="input", zero_factor="coefficients"),
     _ablation("no-cross-attention", "the layers that attend to the text stay the base's", cross_attention=False),
+    Entry(label="preset-rate", method=MAIN, defaults=AS_PUBLISHED, about="at the preset's rate, as two_stage"),
     Entry(label="as-preset", method=MAIN, about="with all that the preset adds to the paper's, at its rate"),
     *(_ablation(f"rank-{rank}", f"rank {rank}", rank=rank) for rank in (1, 2, 4, 8, 16, 32)),
     _ablation("token-word", "a rare word, nothing learned", special_tokens="word"),
