@@ -19,11 +19,12 @@ from pathlib import Path
 from benchmarks.results import RESULTS, put_section
 from pipeline_lib.compare.folder import CompareRecord
 from pipeline_lib.compare.joined import joined, keep
-from pipeline_lib.compare.paper import PAPER, PAPER_METRICS
+from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS
 from pipeline_lib.errors import InputError
 from pipeline_lib.metrics.gate import TRUTH
-from pipeline_lib.report.compare_numbers import Matrix, Number
+from pipeline_lib.report.compare_numbers import Matrix, Number, row_label
 from pipeline_lib.report.compare_tables import (
+    AgreementLine,
     PaperColumn,
     PaperLine,
     agreement_tables,
@@ -32,9 +33,8 @@ from pipeline_lib.report.compare_tables import (
     matrices,
     paper_table,
     slice_matrices,
-    together_tables,
-    trade_off_chart,
 )
+from pipeline_lib.report.compare_trade_off import together_tables, trade_off_chart
 from pipeline_lib.report.self_contained import chart_text
 from pipeline_lib.report.wording import duration
 from pipeline_lib.storage import write_atomic
@@ -42,6 +42,17 @@ from pipeline_lib.storage import write_atomic
 TABLE_1 = ("lora-1", "lora-8", "two_stage", "set_and_sequence")
 TABLE_2 = ("textual_inversion", "lora-8", "newmove", "dreamvideo", "dreammix", "set_and_sequence")
 """Rows of the paper's tables, by our names: ablations, and the full method against others."""
+
+
+_HOW_TO_READ = (
+    "Means over concepts of each one's mean over its samples; in brackets the 95 % bootstrap interval over concepts, "
+    "behind `t` Student's. A statement holds, and a change is better or worse, where both are on one side (unrounded); "
+    "the one interval of a change is what both hold between them. Each is tested by itself: of twenty that are none, "
+    "one may seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names "
+    "the subject, `motion_fidelity` how its path goes with the clip's, `edit_accuracy` the share of what was asked for "
+    "that is there. Chance is what clips of other concepts score, *Base* the untrained base, the ceiling the reference "
+    "itself or, beside edits, the clip that was asked for."
+)
 
 
 def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
@@ -60,13 +71,14 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
     models = ", ".join(f"{name} `{digest[:12]}`" for name, digest in record.models.items())
     threads = f"; threads of a training: {', '.join(map(str, record.threads))}" if record.threads else ""
     lines = [
-        f"{record.started[:10]}, `{command}` ({_time(record)}): "
-        f"{record.told}; {seeds}; {models}{threads}. In brackets the 95 % bootstrap interval over concepts, "
-        "behind `t` Student's: what is said to hold does by both.",
+        f"{record.started[:10]}, `{command}` ({_time(record)}): {record.told}; {seeds}; {models}{threads}.",
+        "",
+        _HOW_TO_READ,
         "",
         *_paper(record),
         *_truth(record, labels),
         *(() if short else _kinds(record, labels)),
+        *_front(record),
         *_together(record, labels),
         *_orderings(record),
     ]
@@ -87,13 +99,14 @@ def _paper(record: CompareRecord) -> Iterator[str]:
     """Tables 1 and 2 beside ours; a row that was not run has the paper's number alone."""
     columns = [PaperColumn(*column) for column in PAPER_METRICS]
     table = paper_table(record.scores, [PaperLine(row.method, row.entry, tuple(row[2:])) for row in PAPER], columns)
-    lines = {row.entry: line for row, line in zip(PAPER, table, strict=True)}
+    lines = {row.entry: line for row, line in zip(PAPER, table, strict=False)}
+    beside = table[len(PAPER) :]
     for title, entries in (("Table 1", TABLE_1), ("Table 2", TABLE_2)):
-        rows = [lines[entry] for entry in entries]
+        rows = [*(lines[entry] for entry in entries), *beside]
         heads = [
             f"{column.head} (`{cell[1] or 'not measured'}`)" for column, cell in zip(columns, rows[0][2], strict=True)
         ]
-        yield from (f"**The paper's {title}, edit prompts: its number · ours**", "")
+        yield from (f"**The paper's {title}, edit prompts: the paper's number · what was measured here**", "")
         yield from _table(
             ["method", *heads],
             ([method, *(f"{printed} · {_text(ours)}" for printed, _, ours in cells)] for method, _, cells in rows),
@@ -116,11 +129,18 @@ def _kinds(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
 
 def _together(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
     for table in together_tables(record.scores):
-        yield from (f"**{table.title}: the product in each sample**", "")
+        yield from (f"**{table.title}: the product in each sample, {table.told}**", "")
         yield from _table(
             ["method", "at once", f"more than {labels[0]}, in pairs", ""],
             ([row, _text(mean), _text(gain), gain.mark] for row, mean, gain in table.lines),
         )
+
+
+def _front(record: CompareRecord) -> Iterator[str]:
+    told = record.scores.trade_off
+    if told is not None:
+        names = ", ".join(row_label(row) for row in told.front)
+        yield from (f"Pareto front of `{told.across}` and `{told.up}`, by means: {names}.", "")
 
 
 def _orderings(record: CompareRecord) -> Iterator[str]:
@@ -128,22 +148,33 @@ def _orderings(record: CompareRecord) -> Iterator[str]:
     if lines:
         yield from ("**What the paper's numbers state, each held against paired differences**", "")
         yield from _table(
-            ["statement", "source", "metric", "here", "differences"],
+            ["statement", "source", "metric", "here", "more (+) or less (−) than"],
             (
                 [line.statement, line.source, f"`{line.metric.name}`", line.verdict, _pairs(line.pairs)]
                 for line in lines
             ),
         )
+        tested = {finding.ordering.name for finding in record.scores.findings}
+        untested = [ordering.statement for ordering in ORDERINGS if ordering.name not in tested]
+        if untested:
+            yield from (f"Not tested, for want of a row: {' '.join(untested)}", "")
 
 
 def _agreement(record: CompareRecord) -> Iterator[str]:
     for title, lines in agreement_tables(record.scores):
         yield from (f"**Spearman's rank correlation with the truth: {title.lower()}**", "")
         yield from _table(
-            ["metric", "truth", "over cells", "within concepts", "from"],
+            ["metric", "truth", "over cells", "within concepts", "lowest without one method", "from"],
             (
-                [f"`{learned.name}`", f"`{truth.name}`", over, f"{within} [{interval}]" if interval else within, told]
-                for learned, truth, over, within, interval, told in lines
+                [
+                    f"`{line.learned.name}`",
+                    f"`{line.truth.name}`",
+                    line.over,
+                    _within(line),
+                    line.without_one,
+                    line.rests_on,
+                ]
+                for line in lines
             ),
         )
 
@@ -168,6 +199,10 @@ def _table(heads: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
 
 def _text(number: Number) -> str:
     return f"{number.mean} [{number.interval.replace(' to ', ', ')}]" if number.interval else number.mean
+
+
+def _within(line: AgreementLine) -> str:
+    return f"{line.within} [{line.interval}]" if line.interval else line.within
 
 
 def _pairs(pairs: Sequence[tuple[str, str, str]]) -> str:

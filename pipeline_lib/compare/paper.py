@@ -23,7 +23,7 @@ PAPER = (
     PaperRow("LoRA-1", "lora-1", 0.0432, 0.622, 0.226, 0.9974),
     PaperRow("LoRA-8 = DB-LoRA", "lora-8", 0.0223, 0.703, 0.224, 0.9969),
     PaperRow("two-stage", "two_stage", 0.0461, 0.629, 0.250, 0.9971),
-    PaperRow("two-stage + Reg (ours)", "set_and_sequence", 0.0221, 0.680, 0.239, 0.9972),
+    PaperRow("two-stage + Reg = Set-and-Sequence", "set_and_sequence", 0.0221, 0.680, 0.239, 0.9972),
     PaperRow("DreamMix (on a DiT)", "dreammix", 0.0429, 0.579, 0.226, 0.9965),
     PaperRow("NewMove", "newmove", 0.2223, 0.270, 0.204, 0.9914),
     PaperRow("DreamVideo", "dreamvideo", 0.2021, 0.118, 0.218, 0.9657),

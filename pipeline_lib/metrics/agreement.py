@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -32,21 +32,27 @@ COUNTERPARTS = (
 """Learned (or pixel) metrics, each with the truth that it stands in for where no truth is known."""
 FEWEST_CELLS = 3
 
-Cell = tuple[str, str]
+_Which = tuple[str, str]
 """(concept, row)"""
+_Pair = tuple[float, float]
+"""Means of the learned metric and of the truth."""
 
 
 class Agreement(Record):
     """Rank correlation of a learned metric with its truth; 1: the same order, 0: none, -1: the reverse.
 
-    `within_concepts` is the mean over concepts of the correlation over methods. Each is None where there are too few
-    cells, or one side is all equal; `num_concepts` are those of the mean.
+    `within_concepts` is the mean over concepts of the correlation over methods; `without_one` is the lowest such mean
+    that is left when any one method is taken out, and `taken_out` that method: where much goes with it, the metric
+    tells that one from the rest, and hardly the rest from each other. Each is None where there are too few cells, or
+    one side is all equal; `num_concepts` are those of the mean.
     """
 
     learned: str
     truth: str
     over_cells: float | None
     within_concepts: ConceptMean | None
+    without_one: float | None = None
+    taken_out: str = ""
     num_cells: int
     num_concepts: int
 
@@ -89,10 +95,8 @@ def agreements(samples: Sequence[ScoredSample], rows: Sequence[str]) -> list[Agr
     return found
 
 
-def _cells(
-    samples: Sequence[ScoredSample], rows: Sequence[str], learned: str, truth: str
-) -> dict[Cell, tuple[float, float]]:
-    pairs: dict[Cell, list[tuple[float, float]]] = defaultdict(list)
+def _cells(samples: Sequence[ScoredSample], rows: Sequence[str], learned: str, truth: str) -> dict[_Which, _Pair]:
+    pairs: dict[_Which, list[_Pair]] = defaultdict(list)
     for row in rows:
         first, second = values_by_key(samples, row, learned), values_by_key(samples, row, truth)
         for key in sorted(first.keys() & second.keys()):
@@ -100,26 +104,43 @@ def _cells(
     return {cell: _means(members) for cell, members in pairs.items()}
 
 
-def _means(members: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _means(members: Sequence[_Pair]) -> _Pair:
     return tuple(math.fsum(side) / len(members) for side in zip(*members, strict=True))  # type: ignore[return-value]
 
 
-def _agreement(learned: str, truth: str, cells: Mapping[Cell, tuple[float, float]]) -> Agreement:
-    concepts: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for (concept, _), pair in sorted(cells.items()):
-        concepts[concept].append(pair)
-    each = {(name, "", 0): value for name, members in concepts.items() if (value := _correlation(members)) is not None}
+def _agreement(learned: str, truth: str, cells: Mapping[_Which, _Pair]) -> Agreement:
+    within = _within(cells)
+    lowest, taken_out = min(_without_each(cells), default=(None, ""))
     return Agreement(
         learned=learned,
         truth=truth,
-        over_cells=_correlation([pair for members in concepts.values() for pair in members]),
-        within_concepts=mean_over_concepts(each),
+        over_cells=_correlation([pair for _, pair in sorted(cells.items())]),
+        within_concepts=mean_over_concepts({(concept, "", 0): value for concept, value in within.items()}),
+        without_one=lowest,
+        taken_out=taken_out,
         num_cells=len(cells),
-        num_concepts=len(each),
+        num_concepts=len(within),
     )
 
 
-def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+def _within(cells: Mapping[_Which, _Pair]) -> dict[str, float]:
+    """Each concept's correlation over its methods, where it has one."""
+    concepts: dict[str, list[_Pair]] = defaultdict(list)
+    for (concept, _), pair in sorted(cells.items()):
+        concepts[concept].append(pair)
+    each = {concept: _correlation(members) for concept, members in concepts.items()}
+    return {concept: value for concept, value in each.items() if value is not None}
+
+
+def _without_each(cells: Mapping[_Which, _Pair]) -> Iterator[tuple[float, str]]:
+    """The mean within concepts without a method, and the method, for each that leaves one."""
+    for out in dict.fromkeys(row for _, row in cells):
+        left = _within({which: pair for which, pair in cells.items() if which[1] != out}).values()
+        if left:
+            yield math.fsum(left) / len(left), out
+
+
+def _correlation(pairs: Sequence[_Pair]) -> float | None:
     return spearman([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 

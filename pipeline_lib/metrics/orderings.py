@@ -30,11 +30,15 @@ class Ordering(Record):
 
 
 class PairedDifference(Record):
-    """`row` minus `against`, over equal concepts, prompts and seeds."""
+    """`row` minus `against`, over equal concepts, prompts and seeds.
+
+    `margin`: where equality is claimed, how large a difference still counts as none.
+    """
 
     against: str
     difference: ConceptMean
     verdict: Verdict
+    margin: float = 0.0
 
 
 class Finding(Record):
@@ -65,7 +69,7 @@ def findings(samples: Sequence[ScoredSample], orderings: Sequence[Ordering]) -> 
         for metric in ordering.metrics:
             pairs = [pair for name in ordering.against if (pair := _pair(samples, ordering, metric, name))]
             if pairs:
-                verdict = _together([pair.verdict for pair in pairs], complete=len(pairs) == len(ordering.against))
+                verdict = _over_pairs([pair.verdict for pair in pairs], complete=len(pairs) == len(ordering.against))
                 found.append(Finding(ordering=ordering, metric=metric, verdict=verdict, pairs=tuple(pairs)))
     return found
 
@@ -76,7 +80,8 @@ def _pair(samples: Sequence[ScoredSample], ordering: Ordering, metric: str, agai
         return None
     theirs = mean_over_concepts(values_by_key(samples, against, metric))
     margin = EQUAL_WITHIN * abs(theirs.mean) if theirs and ordering.relation == "equal" else 0.0
-    return PairedDifference(against=against, difference=difference, verdict=_verdict(ordering, difference, margin))
+    verdict = _verdict(ordering, difference, margin)
+    return PairedDifference(against=against, difference=difference, verdict=verdict, margin=margin)
 
 
 def _verdict(ordering: Ordering, difference: ConceptMean, margin: float) -> Verdict:
@@ -94,7 +99,7 @@ def _verdict(ordering: Ordering, difference: ConceptMean, margin: float) -> Verd
     return "does not hold" if high < 0 else "undecided"
 
 
-def _together(verdicts: Sequence[Verdict], *, complete: bool) -> Verdict:
+def _over_pairs(verdicts: Sequence[Verdict], *, complete: bool) -> Verdict:
     if "does not hold" in verdicts:
         return "does not hold"
     return "holds" if complete and set(verdicts) == {"holds"} else "undecided"

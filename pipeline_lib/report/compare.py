@@ -17,10 +17,9 @@ from pipeline_lib.report.compare_tables import (
     matrices,
     paper_table,
     slice_matrices,
-    together_tables,
-    trade_off_chart,
     win_lines,
 )
+from pipeline_lib.report.compare_trade_off import together_tables, trade_off_chart
 from pipeline_lib.report.embed import data_uri
 from pipeline_lib.report.self_contained import page_text
 from pipeline_lib.report.several_runs import SeveralRunsPage

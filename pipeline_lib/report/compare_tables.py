@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from pipeline_lib.metrics import CATALOG, Metric
 from pipeline_lib.metrics.comparison import (
     BASE,
+    CEILING,
     EDITS,
     KINDS,
     RECONSTRUCTION,
@@ -17,16 +16,15 @@ from pipeline_lib.metrics.comparison import (
     ComparedScores,
 )
 from pipeline_lib.metrics.gate import TRUTH
-from pipeline_lib.metrics.over_concepts import Cells
+from pipeline_lib.metrics.orderings import PairedDifference
+from pipeline_lib.metrics.over_concepts import Cells, ConceptMean
 from pipeline_lib.metrics.wins import QUESTIONS
-from pipeline_lib.report.charts import Dot, scatter_chart
 from pipeline_lib.report.compare_numbers import (
     Head,
     Matrix,
     Number,
     as_change,
     as_number,
-    ends_of,
     heads_of,
     matrix,
     most_concepts,
@@ -42,11 +40,6 @@ TITLES = {
 }
 ASKED = {metrics[0]: question for question, metrics in QUESTIONS.items() if len(metrics) == 1}
 """What a metric alone answers."""
-TOGETHER = {
-    ("identity_accuracy", "edit_accuracy"): "The subject, edited as asked",
-    TRUTH: "The subject, edited as asked and moving as it does",
-}
-"""What metrics ask at once."""
 CHIPS = {"holds": "better", "does not hold": "worse", "undecided": ""}
 
 
@@ -109,71 +102,26 @@ def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matri
     ]
 
 
-def trade_off_chart(scores: ComparedScores) -> Markup | None:
-    """Keeping the subject against following the prompt, with the Pareto front; None without the metrics."""
-    told = scores.trade_off
-    if told is None:
-        return None
-    dots = [
-        Dot(
-            style="base" if row == BASE else "personalised" if row in told.front else "",
-            label=row_label(row),
-            x=across.mean,
-            y=up.mean,
-            x_ends=ends_of(across),
-            y_ends=ends_of(up),
-        )
-        for row, (across, up) in told.points.items()
-    ]
-    front = [(told.points[row][0].mean, told.points[row][1].mean) for row in told.front]
-    x, y = CATALOG[told.across], CATALOG[told.up]
-    title = "; ".join(f"{dot.label}: {x.short} {number(dot.x, 2)}, {y.short} {number(dot.y, 2)}" for dot in dots)
-    return scatter_chart(dots, front, title=title, x_label=f"{x.label} ({x.name})", y_label=f"{y.label} ({y.name})")
-
-
-@dataclass(frozen=True)
-class TogetherTable:
-    """Metrics at once: what they ask, and a line for each row: its mean, and what it has more than the first method."""
-
-    title: str
-    lines: tuple[tuple[str, Number, Number], ...]
-
-
-def together_tables(scores: ComparedScores) -> list[TogetherTable]:
-    """Both sides of the trade-off at once, and with the motion; none where the truth is not known."""
-    if scores.trade_off is None:
-        return []
-    return [
-        TogetherTable(
-            title=TOGETHER[told.metrics],
-            lines=tuple(
-                (
-                    row_label(row),
-                    as_number(mean, told.metrics[0]),
-                    as_change(told.gains.get(row), CATALOG[told.metrics[0]]),
-                )
-                for row, mean in told.means.items()
-            ),
-        )
-        for told in scores.trade_off.together
-    ]
-
-
 def paper_table(
     scores: ComparedScores, lines: Sequence[PaperLine], columns: Sequence[PaperColumn]
 ) -> list[tuple[str, str, list[tuple[str, str, Number]]]]:
-    """The paper's rows: name, our row, and for each column the paper's number, our metric and our number."""
+    """The paper's rows, and under them our base and ceiling.
+
+    Each is its name, our row, and for each column the paper's number, our metric and our number.
+    """
     cells = scores.tables.get(EDITS, {})
     present = {name for row in cells.values() for name in row}
     chosen = [next((name for name in column.metrics if name in present), "") for column in columns]
+    nothing = ["–"] * len(columns)
     table = []
     for line in lines:
-        ours = [as_number(cells.get(line.row, {}).get(name), name) for name in chosen]
         printed = [number(value, column.decimals) for value, column in zip(line.figures, columns, strict=True)]
-        table.append(
-            (line.method, line.row if line.row in cells else "", list(zip(printed, chosen, ours, strict=True)))
-        )
-    return table
+        table.append((line.method, line.row if line.row in cells else "", printed))
+    table += [(row_label(row), row, nothing) for row in (BASE, CEILING) if present & cells.get(row, {}).keys()]
+    return [
+        (name, row, list(zip(printed, chosen, [as_number(cells.get(row, {}).get(m), m) for m in chosen], strict=True)))
+        for name, row, printed in table
+    ]
 
 
 def win_lines(
@@ -190,7 +138,7 @@ def win_lines(
                 cells.append(("–", "", "", people))
                 continue
             wins, share = found[question], found[question].share
-            ends = ends_of(share) if share else None
+            ends = _both(share, 0.0)
             interval = f"{percent(ends[0])} to {percent(ends[1])}" if ends else ""
             absent = [ASKED[name] for name in QUESTIONS[question] if name not in wins.metrics]
             without = f", without {' and '.join(absent)}" if absent else ""
@@ -219,8 +167,7 @@ def finding_lines(scores: ComparedScores) -> list[FindingLine]:
     for finding in scores.findings:
         metric, claim = CATALOG[finding.metric], finding.ordering
         pairs = tuple(
-            (pair.against, signed(pair.difference.mean, metric.decimals), signed_interval(pair.difference, metric))
-            for pair in finding.pairs
+            (pair.against, signed(pair.difference.mean, metric.decimals), _told(pair, metric)) for pair in finding.pairs
         )
         first = claim.name not in told
         told.add(claim.name)
@@ -238,18 +185,39 @@ def finding_lines(scores: ComparedScores) -> list[FindingLine]:
     return lines
 
 
-def agreement_tables(scores: ComparedScores) -> list[tuple[str, list[tuple[Metric, Metric, str, str, str, str]]]]:
-    """For each group of prompts: learned metric, truth, correlation over cells, within, its interval, how many."""
+@dataclass(frozen=True)
+class AgreementLine:
+    """How a learned metric agrees with its truth: over cells, within concepts with an interval, without one method."""
+
+    learned: Metric
+    truth: Metric
+    over: str
+    within: str
+    interval: str
+    without_one: str
+    rests_on: str
+
+
+def agreement_tables(scores: ComparedScores) -> list[tuple[str, list[AgreementLine]]]:
+    """For each group of prompts the rank correlations of its metrics."""
     tables = []
     for name, found in scores.agreements.items():
         lines = []
         for one in found:
             within = one.within_concepts
             rests_on = f"{counted(one.num_cells, 'cell')}, {counted(one.num_concepts, 'concept')}"
-            ends = ends_of(within) if within else None
-            interval = f"{number(ends[0], 2)} to {number(ends[1], 2)}" if ends else ""
-            numbers = (_or_dash(one.over_cells), _or_dash(within.mean if within else None), interval, rests_on)
-            lines.append((CATALOG[one.learned], CATALOG[one.truth], *numbers))
+            ends = _both(within, -1.0)
+            lines.append(
+                AgreementLine(
+                    learned=CATALOG[one.learned],
+                    truth=CATALOG[one.truth],
+                    over=_or_dash(one.over_cells),
+                    within=_or_dash(within.mean if within else None),
+                    interval=f"{number(ends[0], 2)} to {number(ends[1], 2)}" if ends else "",
+                    without_one=f"{_or_dash(one.without_one)} without {one.taken_out}" if one.taken_out else "–",
+                    rests_on=rests_on,
+                )
+            )
         if lines:
             tables.append((TITLES[name], lines))
     return tables
@@ -259,6 +227,19 @@ def glossary(scores: ComparedScores) -> list[Head]:
     """All metrics of the tables."""
     present = {name for cells in scores.tables.values() for row in cells.values() for name in row}
     return heads_of([name for name in CATALOG if name in present])
+
+
+def _told(pair: PairedDifference, metric: Metric) -> str:
+    interval = signed_interval(pair.difference, metric)
+    return f"{interval}; equal up to {number(pair.margin, metric.decimals)}" if pair.margin else interval
+
+
+def _both(mean: ConceptMean | None, least: float) -> tuple[float, float] | None:
+    """What both intervals of a number from `least` to 1 hold between them; None where all concepts have one value."""
+    ends = mean.surely_within if mean else None
+    if ends is None or ends[0] == ends[1]:
+        return None
+    return max(least, ends[0]), min(1.0, ends[1])
 
 
 def _has_truth(cells: Cells) -> bool:

@@ -101,6 +101,8 @@ def test_an_ordering_holds_does_not_or_is_undecided(relation: str, values: dict[
     assert found.verdict == verdict
     assert found.pairs[0].difference.num_values == 12
     assert found.pairs[0].difference.mean == pytest.approx(values["x"] - values["y"])
+    margin = 0.1 * (values["y"] + 0.025) if relation == "equal" else 0.0
+    assert found.pairs[0].margin == pytest.approx(margin)
 
 
 def test_noise_and_too_few_concepts_are_undecided() -> None:
@@ -215,6 +217,22 @@ def test_spearman_is_scipys() -> None:
     assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert spearman([1, 1, 1], [1, 2, 3]) is None
     assert spearman([1, 2], [1, 2]) is None
+
+
+def test_agreement_that_rests_on_one_method_is_told() -> None:
+    """w is far below the rest in both; among the rest the metric has the reverse order of the truth."""
+    values = {"w": (0.0, 0.0), "x": (0.5, 0.9), "y": (0.6, 0.8), "z": (0.7, 0.7)}
+    samples = [
+        sample(row, name, subject_identity=seen, identity_accuracy=true)
+        for name in CONCEPTS
+        for row, (seen, true) in values.items()
+    ]
+    (found,) = agreements(samples, list(values))
+    assert found.within_concepts is not None
+    assert found.within_concepts.mean == pytest.approx(stats.spearmanr(*zip(*values.values(), strict=True)).statistic)
+    assert (found.without_one, found.taken_out) == (pytest.approx(-1), "w")
+    (three,) = agreements(samples, ["w", "x", "y"])
+    assert (three.without_one, three.taken_out) == (None, ""), "two methods have no order to speak of"
 
 
 def test_agreement_tells_ranks_within_concepts_from_ranks_over_all() -> None:

@@ -63,7 +63,7 @@ def page(concepts: int = 6, **more: object) -> ComparePage:
 def test_all_parts_of_a_comparison_are_on_the_page() -> None:
     text = page().text()
     assert '<td class="best"><span class="mean">0.70</span><span class="interval">0.70 to 0.70</span></td>' in text
-    assert "Pareto front, base included: ours, base." in text
+    assert "Pareto front, base included: ours, base; between its points nothing was measured." in text
     assert '<svg class="chart"' in text
     assert 'aria-label="Base: edit 0.80, identity 0.10; ours: edit 0.60, identity 0.70; other:' in text
     assert '<span class="paper">0.250</span> · <span class="ours">0.500</span>' in text, (
@@ -99,13 +99,17 @@ def test_kinds_of_edits_have_tables_of_their_own_by_the_truth() -> None:
 
 def test_all_at_once_has_a_table_with_motion_where_it_was_measured() -> None:
     text = page().text()
-    assert text.count("The subject, edited as asked</h3>") == 1
-    assert "moving as it does</h3>" not in text
+    assert text.count("The subject, edited as asked <small>6 samples a row</small></h3>") == 1
+    assert "moving as it does <small>6 samples a row</small></h3>" not in text
     moving = [
         sample.model_copy(update={"scores": (*sample.scores, to_score("motion_fidelity", Measurement(0.4), Trace()))})
         for sample in samples(6)
     ]
-    part = page(scores=compared(moving, ["ours", "other"])).text().partition("moving as it does</h3>")[2]
+    part = (
+        page(scores=compared(moving, ["ours", "other"]))
+        .text()
+        .partition("moving as it does <small>6 samples a row</small></h3>")[2]
+    )
     rows = part.partition("</table>")[0]
     assert '<span class="mean">0.17</span>' in rows, "0.7 · 0.6 · 0.4"
     assert '<td class="worse"><span class="mean">−0.07</span>' in rows, "0.5 · 0.5 · 0.4 is less"
