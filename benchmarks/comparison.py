@@ -21,6 +21,7 @@ from pipeline_lib.compare.folder import CompareRecord
 from pipeline_lib.compare.joined import joined, keep
 from pipeline_lib.compare.paper import ORDERINGS, PAPER, PAPER_METRICS
 from pipeline_lib.errors import InputError
+from pipeline_lib.metrics.comparison import EDITS
 from pipeline_lib.metrics.gate import TRUTH
 from pipeline_lib.report.compare_numbers import Matrix, Number, row_label
 from pipeline_lib.report.compare_tables import (
@@ -96,7 +97,9 @@ def _time(record: CompareRecord) -> str:
 
 
 def _paper(record: CompareRecord) -> Iterator[str]:
-    """Tables 1 and 2 beside ours; a row that was not run has the paper's number alone."""
+    """Tables 1 and 2 beside ours, where at least two of their rows were run; others have the paper's number alone."""
+    if len({row.entry for row in PAPER} & record.scores.tables.get(EDITS, {}).keys()) < 2:
+        return
     columns = [PaperColumn(*column) for column in PAPER_METRICS]
     table = paper_table(record.scores, [PaperLine(row.method, row.entry, tuple(row[2:])) for row in PAPER], columns)
     lines = {row.entry: line for row, line in zip(PAPER, table, strict=False)}

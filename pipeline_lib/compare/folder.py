@@ -274,7 +274,7 @@ def _facts(record: CompareRecord) -> tuple[tuple[str, str], ...]:
         ("Training seed", str(record.seed)),
         ("Guidance", f"{record.guidance_scale:g}" if record.guidance_scale else "the base's own"),
         ("Base", Path(record.base).name),
-        ("Threads of a training", ", ".join(map(str, record.threads)) or "not known"),
+        *((("Threads of a training", ", ".join(map(str, record.threads))),) if record.threads else ()),
     )
 
 
