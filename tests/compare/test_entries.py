@@ -63,10 +63,26 @@ def test_the_core_is_the_papers_comparison() -> None:
     assert all(len(row) == len(PAPER_METRICS) + 2 for row in PAPER)
     assert RATERS.keys() <= known.keys()
     for claim in ORDERINGS:
-        assert {claim.row, *claim.against} <= {*labels, "lora"}, claim.name
+        assert {claim.row, *claim.against} <= {*labels, "lora", "preset-rate"}, claim.name
         assert set(claim.metrics) <= CATALOG.keys()
         assert claim.row not in claim.against
     assert {name for _, _, metrics in PAPER_METRICS for name in metrics} <= CATALOG.keys()
+
+
+def test_what_is_stated_at_one_rate_is_of_rows_that_have_one() -> None:
+    known = known_entries()
+    ours, main = settings(known["preset-rate"]), settings(CORE[0])
+    rate = ours.optimizer.learning_rate
+    same = ours.optimizer.model_copy(update={"learning_rate": main.optimizer.learning_rate})
+    assert main.optimizer.learning_rate < rate
+    assert ours.model_copy(update={"optimizer": same}) == main, "they differ in nothing else"
+    claims = [claim for claim in ORDERINGS if claim.row == "preset-rate"]
+    assert len(claims) == 8
+    for claim in claims:
+        assert {settings(known[row]).optimizer.learning_rate for row in claim.against} == {rate}
+        (former,) = [other for other in ORDERINGS if f"At one rate: {other.statement}" == claim.statement]
+        assert former.row == "set_and_sequence"
+        assert (former.relation, former.against, former.metrics) == (claim.relation, claim.against, claim.metrics)
 
 
 def test_the_main_row_is_the_papers_method_and_what_is_ours_a_row_of_its_own() -> None:
