@@ -47,12 +47,12 @@ TABLE_2 = ("textual_inversion", "lora-8", "newmove", "dreamvideo", "dreammix", "
 
 _HOW_TO_READ = (
     "Means over concepts of each one's mean over its samples; in brackets the 95 % bootstrap interval over concepts, "
-    "behind `t` Student's. A statement holds, and a change is better or worse, where both are on one side (unrounded); "
-    "the one interval of a change is what both hold between them. Each is tested by itself: of twenty that are none, "
-    "one may seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names "
+    "behind `t` Student's; of changes and rank correlations, what both hold between them. A statement holds, and a "
+    "change is better or worse, where both are on one side (unrounded). Each is tested by itself: of twenty that are "
+    "none, one may seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names "
     "the subject, `motion_fidelity` how its path goes with the clip's, `edit_accuracy` the share of what was asked for "
     "that is there. Chance is what clips of other concepts score, *Base* the untrained base, the ceiling the reference "
-    "itself or, beside edits, the clip that was asked for."
+    "itself, or of the truth beside edits the very clip that was asked for."
 )
 
 
@@ -89,11 +89,9 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
 def _time(record: CompareRecord) -> str:
     parts = record.compare_id.count(" + ") + 1
     took = duration(record.seconds)
-    return (
-        f"{took} in the last of {record.starts} calls"
-        if parts == 1
-        else f"{took} in {parts} comparisons, without the cells that they found"
-    )
+    if parts > 1:
+        return f"{took} in {parts} comparisons, without the cells that they found"
+    return took if record.starts == 1 else f"{took} in the last of {record.starts} calls"
 
 
 def _paper(record: CompareRecord) -> Iterator[str]:

@@ -20,8 +20,9 @@ class Cell(Record):
     """One entry on one concept.
 
     `seconds`: that this comparison took for it. `trained_seconds`: that its training took when it was made; of a stage
-    that was stopped in between only what came after. `threads`: that its stages were trained with, in ascending order;
-    empty where that is not known. Numbers of equal threads alone are equal to the last digit.
+    that was stopped in between only what came after. `threads`: that its stages were trained with, in ascending order,
+    and of one that went on under another number the last; empty where that is not known. Numbers are equal to the last
+    digit on one kind of processor with equal threads alone.
     """
 
     entry: str

@@ -119,8 +119,9 @@ class CompareRecord(Record):
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """Numbers of threads that cells were trained with; empty where that is not known."""
-        return tuple(sorted({threads for cell in self.cells for threads in cell.threads}))
+        """Numbers of threads that cells were trained with; empty where that is not known of all that are done."""
+        done = [cell.threads for cell in self.cells if cell.status == "done"]
+        return tuple(sorted({count for counts in done for count in counts})) if all(done) else ()
 
     @property
     def told(self) -> str:

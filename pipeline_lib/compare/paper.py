@@ -145,11 +145,11 @@ _AT_BEST = (
         row=_OURS, relation="above", against=("dreammix", _LORA_1), metrics=_PROMPT,
     ),
 )  # fmt: skip
-"""Each method at the rate that tuning found best. Raters and metrics disagree on identity against LoRA-8 and on the
-prompt against two stages: the truth may tell."""
+"""Each method at its own rate: what tuning found best, where it was tuned. Raters and metrics disagree on identity
+against LoRA-8 and on the prompt against two stages: the truth may tell."""
 _OURS_AT_THEIRS = "preset-rate"
 _OF_ONE_RATE = {_TWO, _LORA_8, _EQUAL}
-"""Rows that learn best at their preset's rate, at least in `demo`."""
+"""Rows that keep their preset's rate: in `demo` the best of those tried for two of them; `lora` has lora-8's."""
 
 
 def _at_one_rate(orderings: Sequence[Ordering]) -> Iterator[Ordering]:
@@ -161,4 +161,4 @@ def _at_one_rate(orderings: Sequence[Ordering]) -> Iterator[Ordering]:
 
 
 ORDERINGS = (*_AT_BEST, *_at_one_rate(_AT_BEST))
-"""What the paper's numbers state, each method at its best rate; and then, since the paper has one for all, at one."""
+"""What the paper's numbers state, each method at its own rate; and then, since the paper has one for all, at one."""

@@ -117,7 +117,7 @@ def paper_table(
     for line in lines:
         printed = [number(value, column.decimals) for value, column in zip(line.figures, columns, strict=True)]
         table.append((line.method, line.row if line.row in cells else "", printed))
-    table += [(row_label(row), row, nothing) for row in (BASE, CEILING) if present & cells.get(row, {}).keys()]
+    table += [(row_label(row), row, nothing) for row in (BASE, CEILING) if cells.get(row, {}).keys() & set(chosen)]
     return [
         (name, row, list(zip(printed, chosen, [as_number(cells.get(row, {}).get(m), m) for m in chosen], strict=True)))
         for name, row, printed in table
@@ -235,7 +235,10 @@ def _told(pair: PairedDifference, metric: Metric) -> str:
 
 
 def _both(mean: ConceptMean | None, least: float) -> tuple[float, float] | None:
-    """What both intervals of a number from `least` to 1 hold between them; None where all concepts have one value."""
+    """What both intervals of a number from `least` to 1 hold between them.
+
+    None where all concepts have one value, or are too few.
+    """
     ends = mean.surely_within if mean else None
     if ends is None or ends[0] == ends[1]:
         return None

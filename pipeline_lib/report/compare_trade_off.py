@@ -58,7 +58,7 @@ def together_tables(scores: ComparedScores) -> list[TogetherTable]:
     return [
         TogetherTable(
             title=TOGETHER[told.metrics],
-            told=f"{counted(max((mean.num_values for mean in told.means.values()), default=0), 'sample')} a row",
+            told=f"up to {counted(max((one.num_values for one in told.means.values()), default=0), 'sample')} a row",
             lines=tuple(
                 (
                     row_label(row),

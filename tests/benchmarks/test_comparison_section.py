@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import comparison
-from pipeline_lib.compare.entries import CORE
+from pipeline_lib.compare.entries import CORE, Entry
 from pipeline_lib.compare.folder import CompareRecord, Method
 from pipeline_lib.compare.paper import ORDERINGS
 from pipeline_lib.compare.scores_file import write_scores
@@ -53,7 +53,7 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
     assert text.count("| two-stage + Reg = Set-and-Sequence | 0.0221 · 0.0600") == 2, "in Table 1 and in Table 2"
     assert text.count("| Base | – · 0.00") == 2, "under both"
     assert "Pareto front of `edit_accuracy` and `identity_accuracy`, by means: lora-8, set_and_sequence, Base." in text
-    assert "the product in each sample, 6 samples a row**" in text
+    assert "the product in each sample, up to 6 samples a row**" in text
     assert "equal up to 0.0080" in text, "a tenth of .08"
     untested = text.split("Not tested, for want of a row: ")[1].splitlines()[0]
     assert "Regularisers let two stages keep identity better." in untested
@@ -73,9 +73,29 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
 
 def test_of_several_comparisons_the_time_of_all_is_told(record: CompareRecord) -> None:
     several = record.model_copy(update={"compare_id": "compare-1 + compare-2"})
-    assert "(1 min 30 s in the last of 1 calls)" in comparison.section(record, "x", short=True)[0]
+    assert "`x` (1 min 30 s): " in comparison.section(record, "x", short=True)[0]
+    again = record.model_copy(update={"starts": 2})
+    assert "(1 min 30 s in the last of 2 calls)" in comparison.section(again, "x", short=True)[0]
     told = comparison.section(several, "x", short=True)[0]
     assert "(1 min 30 s in 2 comparisons, without the cells that they found)" in told
+
+
+def test_rank_correlations_are_told_with_what_one_method_carries_of_them(record: CompareRecord) -> None:
+    """w is far below the rest in both; of the rest the metric has another order in every second concept."""
+    seen = {"w": 0.1, "x": 0.5, "y": 0.6, "z": 0.7}
+    samples = []
+    for number in range(6):
+        for row, value in seen.items():
+            true = value if number % 2 or row == "w" else 1.2 - value
+            values = {"subject_identity": value, "identity_accuracy": true}
+            scores = tuple(to_score(name, Measurement(each), Trace()) for name, each in values.items())
+            samples.append(ScoredSample(row=row, prompt="p", kind="local", seed=0, concept=f"g{number}", scores=scores))
+    methods = tuple(Method(entry=Entry(label=row, method="lora"), preset="demo", settings={}) for row in seen)
+    found = record.model_copy(update={"methods": methods, "scores": compared(samples, list(seen))})
+    lines = comparison.section(found, "x", short=False)
+    (line,) = [line for line in lines if line.startswith("| `subject_identity` | `identity_accuracy`")]
+    # 1 and 0.2 by turns; without w 1 and -1. Student's end is above 1, and 1 is the most there is.
+    assert line.endswith("| 0.60 [0.14 to 1.00] | 0.00 without w | 24 cells, 6 concepts |")
 
 
 def test_what_cannot_be_read_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,15 +45,20 @@ def test_a_comparison_that_is_started_again_is_written_to_the_same_files(tmp_pat
 
 
 def test_the_page_tells_with_how_many_threads_cells_were_trained(tmp_path: Path) -> None:
-    counts = [(2,), (1, 2), ()]
-    cells = [
-        Cell(entry="lora-1", concept=str(number), status="failed", threads=threads)
-        for number, threads in enumerate(counts)
-    ]
-    folder = CompareFolder(StateFolder.open(tmp_path), ["a"])
-    record = folder.write(cells, Compared(entries=CORE[:1], concepts={}, template=DEMO), "2026-01-01T00:00:00+00:00", 3)
-    assert record.threads == (1, 2)
-    assert re.search("Threads of a training.{,40}1, 2", folder.page.read_text(), re.DOTALL)
+    def told(*counts: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+        cells = [
+            Cell(entry="lora-1", concept=str(number), status="done", threads=each) for number, each in enumerate(counts)
+        ]
+        cells.append(Cell(entry="lora-1", concept="torn", status="failed"))
+        folder = CompareFolder(StateFolder.open(tmp_path), ["a"])
+        what = Compared(entries=CORE[:1], concepts={}, template=DEMO)
+        record = folder.write(cells, what, "2026-01-01T00:00:00+00:00", 3.0)
+        listed = ", ".join(map(str, record.threads))
+        page = folder.page.read_text()
+        return record.threads, bool(re.search(f"Threads of a training<.{{,40}}>{listed}<", page, re.DOTALL))
+
+    assert told((2,), (1, 2)) == ((1, 2), True)
+    assert told((2,), ()) == ((), False), "of cells of former times it is not known"
 
 
 @pytest.mark.parametrize(
