@@ -152,6 +152,14 @@ def test_what_was_tuned_counts_at_its_preset_alone_and_loses_to_a_person() -> No
     assert (kept.learning_rate, kept.decay) == (0.123, 0.25), "key by key"
 
 
+@pytest.mark.parametrize("label", ["token-output", "token-input"])
+def test_learned_words_learn_at_a_tenth_of_the_adapters_rate_as_in_the_paper(label: str) -> None:
+    for template in (DEMO, RunConfig.model_validate({"method": {"preset": "paper"}})):
+        rates = settings(known_entries()[label], template).optimizer
+        assert rates.token_learning_rate == pytest.approx(rates.learning_rate / 10)
+        assert rates.learning_rate == settings(CORE[0], template).optimizer.learning_rate
+
+
 def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
     kept, notes = differing(chosen_entries([], ablations=True), DEMO)
     labels = {entry.label for entry in kept}
