@@ -93,6 +93,14 @@ ABLATIONS = (
     _ablation("no-cross-attention", "the layers that attend to the text stay the base's", cross_attention=False),
     Entry(label="preset-rate", method=MAIN, defaults=AS_PUBLISHED, about="at the preset's rate, as two_stage"),
     Entry(label="as-preset", method=MAIN, about="with all that the preset adds to the paper's, at its rate"),
+    Entry(label="as-preset-slower", method=MAIN, tuned=SLOWER, about="the same at the main row's rate"),
+    Entry(label="as-preset-no-crops", method=MAIN, settings={"crops": 0}, about="as-preset on whole frames alone"),
+    Entry(
+        label="as-preset-cross-attention",
+        method=MAIN,
+        settings={"cross_attention": True},
+        about="as-preset on every layer, as in the paper",
+    ),
     *(_ablation(f"rank-{rank}", f"rank {rank}", rank=rank) for rank in (1, 2, 4, 8, 16, 32)),
     _ablation("token-word", "a rare word, nothing learned", special_tokens="word"),
     _ablation(

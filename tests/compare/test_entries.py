@@ -90,7 +90,8 @@ def test_the_main_row_is_the_papers_method_and_what_is_ours_a_row_of_its_own() -
     assert settings(CORE[0]).crops == 0
     assert settings(known["with-crops"]).crops == choose_settings(DEMO)[1].crops == 1, "what the preset has"
     assert settings(known["as-preset"]) == choose_settings(DEMO)[1]
-    others = [entry for entry in ABLATIONS if entry.label not in ("with-crops", "no-cross-attention", "as-preset")]
+    ours = ("with-crops", "no-cross-attention", "as-preset")
+    others = [entry for entry in ABLATIONS if not entry.label.startswith(ours)]
     assert {(settings(entry).crops, settings(entry).cross_attention) for entry in others} == {(0, True)}
 
 
@@ -158,6 +159,20 @@ def test_learned_words_learn_at_a_tenth_of_the_adapters_rate_as_in_the_paper(lab
         rates = settings(known_entries()[label], template).optimizer
         assert rates.token_learning_rate == pytest.approx(rates.learning_rate / 10)
         assert rates.learning_rate == settings(CORE[0], template).optimizer.learning_rate
+
+
+def test_each_of_the_presets_three_changes_has_a_row_with_it_alone_and_one_without_it_alone() -> None:
+    def changed(label: str) -> tuple[bool, bool, bool]:
+        has = settings(known_entries()[label], DEMO)
+        return has.optimizer.learning_rate > 1e-3, has.crops > 0, not has.cross_attention
+
+    alone = {label: sum(changed(label)) for label in ("preset-rate", "with-crops", "no-cross-attention")}
+    without = {
+        f"as-preset{end}": sum(changed(f"as-preset{end}")) for end in ("-slower", "-no-crops", "-cross-attention")
+    }
+    assert set(alone.values()) == {1} and len({changed(label) for label in alone}) == 3
+    assert set(without.values()) == {2} and len({changed(label) for label in without}) == 3
+    assert (changed("set_and_sequence"), changed("as-preset")) == ((False,) * 3, (True,) * 3)
 
 
 def test_an_ablation_that_changes_nothing_is_left_out_and_told() -> None:
