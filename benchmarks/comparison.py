@@ -29,6 +29,7 @@ from pipeline_lib.report.compare_tables import (
     PaperColumn,
     PaperLine,
     agreement_tables,
+    difference_matrices,
     finding_lines,
     kind_matrices,
     matrices,
@@ -76,8 +77,10 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         "",
         _HOW_TO_READ,
         "",
+        *(() if short else _rows(record)),
         *_paper(record),
         *_truth(record, labels),
+        *(() if short else _changes(record, labels)),
         *(() if short else _kinds(record, labels)),
         *_front(record),
         *_together(record, labels),
@@ -120,6 +123,23 @@ def _truth(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
         if kept:
             yield from (f"**By the truth: {table.title.lower()}, {table.told}**", "")
             yield from _matrix(table, kept)
+
+
+def _rows(record: CompareRecord) -> Iterator[str]:
+    told = [f"`{method.entry.label}` {method.entry.about}" for method in record.methods if method.entry.about]
+    if told:
+        yield from (f"Rows: {'; '.join(told)}.", "")
+
+
+def _changes(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
+    """By the truth, what each row has more or less than the first one."""
+    for table in difference_matrices(record.scores):
+        kept = [index for index, head in enumerate(table.heads) if head.metric.name in TRUTH]
+        if kept:
+            yield from (f"**More than {labels[0]}, in pairs: {table.title.lower()}, {table.told}**", "")
+            heads = ["method", *(f"`{table.heads[index].metric.name}`" for index in kept)]
+            rows = ([row, *(_marked(cells[index]) for index in kept)] for row, _, cells in table.rows)
+            yield from _table(heads, rows)
 
 
 def _kinds(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
@@ -202,6 +222,10 @@ def _text(number: Number) -> str:
     return f"{number.mean} [{number.interval.replace(' to ', ', ')}]" if number.interval else number.mean
 
 
+def _marked(change: Number) -> str:
+    return f"{_text(change)} {change.mark}".rstrip()
+
+
 def _within(line: AgreementLine) -> str:
     return f"{line.within} [{line.interval}]" if line.interval else line.within
 
@@ -218,7 +242,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=RESULTS, help="Markdown file that gets the section")
     parser.add_argument("--title", default="Methods compared: as measured")
     parser.add_argument("--plot", type=Path, help="SVG file of the trade-off")
-    parser.add_argument("--short", action="store_true", help="without kinds of edits, agreement and slices")
+    parser.add_argument("--short", action="store_true", help="without changes, kinds of edits, agreement and slices")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write all of them there as one")
     arguments = parser.parse_args()
     try:

@@ -65,6 +65,9 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
     assert "| lora-8 | 0.25 [0.24, 0.25] | −0.19 [−0.20, −0.18] | worse |" in text
     assert re.search(r"\| Base \| 0\.0\d \[.* \| −0\.4\d \[.* \| worse \|", text)
     assert "does not hold" in text, "the paper has the pixel errors equal"
+    assert "Rows: `set_and_sequence` two stages with regularisers" in text
+    changes = text.split("**More than set_and_sequence, in pairs: edit prompts, 6 concepts**")[1].split("**")[0]
+    assert "| lora-8 | +0.20 [+0.20, +0.20] better | −0.40 [−0.40, −0.40] worse |" in changes
     assert "**Slow, edit prompts: 6 concepts**" in text
     assert "**Slow," not in "\n".join(comparison.section(record, "x", short=True))
     for table in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
