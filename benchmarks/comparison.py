@@ -49,9 +49,10 @@ TABLE_2 = ("textual_inversion", "lora-8", "newmove", "dreamvideo", "dreammix", "
 _HOW_TO_READ = (
     "Means over concepts of each one's mean over its samples; in brackets the 95 % bootstrap interval over concepts, "
     "behind `t` Student's; of changes and rank correlations, what both hold between them. A statement holds, and a "
-    "change is better or worse, where both are on one side (unrounded). Each is tested by itself: of twenty that are "
-    "none, one may seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names "
-    "the subject, `motion_fidelity` how its path goes with the clip's, `edit_accuracy` the share of what was asked for "
+    "change is better or worse, where both are on one side (unrounded). Fewer than five concepts have no interval; of "
+    "a change it is told in how many of them it is above 0. Each is tested by itself: of twenty that are none, one may "
+    "seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names the subject, "
+    "`motion_fidelity` how its path goes with the clip's, `edit_accuracy` the share of what was asked for "
     "that is there. Chance is what clips of other concepts score, *Base* the untrained base, the ceiling the reference "
     "itself, or of the truth beside edits the very clip that was asked for."
 )

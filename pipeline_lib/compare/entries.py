@@ -101,6 +101,19 @@ ABLATIONS = (
         settings={"cross_attention": True},
         about="as-preset on every layer, as in the paper",
     ),
+    Entry(
+        label="as-preset-coefficients",
+        method=MAIN,
+        settings={"zero_factor": "coefficients"},
+        about="as-preset, the coefficients start at zero",
+    ),
+    Entry(
+        label="as-preset-coefficients-slower",
+        method=MAIN,
+        settings={"zero_factor": "coefficients"},
+        tuned=SLOWER,
+        about="the same at the main row's rate",
+    ),
     *(_ablation(f"rank-{rank}", f"rank {rank}", rank=rank) for rank in (1, 2, 4, 8, 16, 32)),
     _ablation("token-word", "a rare word, nothing learned", special_tokens="word"),
     _ablation(

@@ -25,7 +25,8 @@ class ConceptMean(Record):
     """A mean, and its 95 % intervals over concepts: the bootstrap's, and Student's beside it.
 
     The ends are None with fewer than `FEWEST_UNITS` concepts: an interval over prompts or seeds would say nothing of
-    other concepts.
+    other concepts. `num_above`: concepts whose own mean is above 0; of a difference all that so few can tell. None in
+    records from before it was counted.
     """
 
     mean: float
@@ -35,6 +36,7 @@ class ConceptMean(Record):
     student_high: float | None = None
     num_concepts: int
     num_values: int
+    num_above: int | None = None
 
     @property
     def surely_within(self) -> tuple[float, float] | None:
@@ -76,6 +78,7 @@ def mean_over_concepts(values: Mapping[Key, float], seed: int = 0) -> ConceptMea
         student_high=student[1],
         num_concepts=len(means),
         num_values=len(values),
+        num_above=sum(mean > EVEN for mean in means.values()),
     )
 
 

@@ -80,12 +80,16 @@ def as_number(mean: ConceptMean | None, metric: str, *, best: bool = False) -> N
 
 
 def as_change(difference: ConceptMean | None, metric: Metric) -> Number:
-    """A difference with what both of its intervals hold between them, marked where that is not 0."""
+    """A difference with what both of its intervals hold between them, marked where that is not 0.
+
+    Of too few concepts for an interval: in how many of them it is above 0.
+    """
     if difference is None:
         return Number("–")
     text, ends, mark = signed(difference.mean, metric.decimals), difference.surely_within, ""
     if ends is None:
-        return Number(text)
+        known = difference.num_above is not None
+        return Number(text, f"{difference.num_above} of {difference.num_concepts} above 0" if known else "")
     if metric.direction != "closer" and not ends[0] <= 0 <= ends[1]:
         mark = "better" if (ends[0] > 0) == (metric.direction == "higher") else "worse"
     return Number(text, f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}", mark)

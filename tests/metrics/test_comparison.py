@@ -54,6 +54,13 @@ def test_the_interval_is_over_concepts_or_there_is_none() -> None:
     assert mean_over_concepts({}) is None
 
 
+def test_of_how_many_concepts_the_mean_is_above_zero_is_counted_and_rounding_counts_for_nothing() -> None:
+    values = {("one", "a", 0): 1.0, ("one", "b", 0): -0.5, ("two", "a", 0): -1.0, ("three", "a", 0): 1e-12}
+    found = mean_over_concepts(values)
+    assert found is not None
+    assert (found.num_above, found.num_concepts) == (1, 3)
+
+
 def test_each_concept_counts_once_however_many_prompts_it_has() -> None:
     values = {("many", f"prompt {number}", 0): 1.0 for number in range(50)} | {(n, "a", 0): 0.0 for n in CONCEPTS[:5]}
     found = mean_over_concepts(values)

@@ -123,6 +123,13 @@ def test_one_concept_gives_numbers_without_intervals_and_decides_nothing() -> No
     assert " to 0." not in text.partition('id="runs"')[0].partition('id="scores"')[2]
 
 
+def test_of_a_change_on_few_concepts_the_page_says_in_how_many_it_is_above_zero() -> None:
+    text = page(4).text()
+    told = text.partition("Paired differences to ours")[2].partition("</details>")[0]
+    assert '<span class="mean">−0.20</span><span class="interval">0 of 4 above 0</span>' in told
+    assert "of 6 above 0" not in page(6).text(), "those have an interval"
+
+
 def test_elsewhere_no_link_is_dead() -> None:
     text = page().elsewhere().text()
     assert "../../runs" not in text
