@@ -120,7 +120,7 @@ def _paper(record: CompareRecord) -> Iterator[str]:
 
 def _truth(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
     for table in matrices(record.scores, labels):
-        kept = [index for index, head in enumerate(table.heads) if head.metric.name in TRUTH]
+        kept = _truth_columns(table)
         if kept:
             yield from (f"**By the truth: {table.title.lower()}, {table.told}**", "")
             yield from _matrix(table, kept)
@@ -135,12 +135,10 @@ def _rows(record: CompareRecord) -> Iterator[str]:
 def _changes(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
     """By the truth, what each row has more or less than the first one."""
     for table in difference_matrices(record.scores):
-        kept = [index for index, head in enumerate(table.heads) if head.metric.name in TRUTH]
+        kept = _truth_columns(table)
         if kept:
             yield from (f"**More than {labels[0]}, in pairs: {table.title.lower()}, {table.told}**", "")
-            heads = ["method", *(f"`{table.heads[index].metric.name}`" for index in kept)]
-            rows = ([row, *(_marked(cells[index]) for index in kept)] for row, _, cells in table.rows)
-            yield from _table(heads, rows)
+            yield from _matrix(table, kept)
 
 
 def _kinds(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
@@ -207,9 +205,13 @@ def _slices(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
         yield from _matrix(table, range(len(table.heads)))
 
 
+def _truth_columns(table: Matrix) -> list[int]:
+    return [index for index, head in enumerate(table.heads) if head.metric.name in TRUTH]
+
+
 def _matrix(table: Matrix, kept: Sequence[int]) -> Iterator[str]:
     heads = ["method", *(f"`{table.heads[index].metric.name}`" for index in kept)]
-    return _table(heads, ([label, *(_text(cells[index]) for index in kept)] for _, label, cells in table.rows))
+    return _table(heads, ([label, *(_marked(cells[index]) for index in kept)] for _, label, cells in table.rows))
 
 
 def _table(heads: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
@@ -223,8 +225,9 @@ def _text(number: Number) -> str:
     return f"{number.mean} [{number.interval.replace(' to ', ', ')}]" if number.interval else number.mean
 
 
-def _marked(change: Number) -> str:
-    return f"{_text(change)} {change.mark}".rstrip()
+def _marked(number: Number) -> str:
+    """With what a change is; the best mean of a column, which may lead by nothing, is not marked."""
+    return f"{_text(number)} {number.mark}" if number.mark in ("better", "worse") else _text(number)
 
 
 def _within(line: AgreementLine) -> str:
@@ -243,7 +246,9 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=RESULTS, help="Markdown file that gets the section")
     parser.add_argument("--title", default="Methods compared: as measured")
     parser.add_argument("--plot", type=Path, help="SVG file of the trade-off")
-    parser.add_argument("--short", action="store_true", help="without changes, kinds of edits, agreement and slices")
+    parser.add_argument(
+        "--short", action="store_true", help="without rows, changes, kinds of edits, agreement and slices"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write all of them there as one")
     arguments = parser.parse_args()
     try:

@@ -22,7 +22,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Number:
-    """A mean as printed, its interval, and its mark: `best` of the methods; of a difference `better` or `worse`."""
+    """A mean as printed, its interval, and its mark: `best` of the methods; of a difference `better` or `worse`.
+
+    Of a difference on too few concepts for an interval, that says in how many of them it is above 0.
+    """
 
     mean: str
     interval: str = ""

@@ -155,7 +155,7 @@ def test_what_was_tuned_counts_at_its_preset_alone_and_loses_to_a_person() -> No
 
 @pytest.mark.parametrize("label", ["token-output", "token-input"])
 def test_learned_words_learn_at_a_tenth_of_the_adapters_rate_as_in_the_paper(label: str) -> None:
-    for template in (DEMO, RunConfig.model_validate({"method": {"preset": "paper"}})):
+    for template in (DEMO, *(RunConfig.model_validate({"method": {"preset": name}}) for name in ("pocket", "paper"))):
         rates = settings(known_entries()[label], template).optimizer
         assert rates.token_learning_rate == pytest.approx(rates.learning_rate / 10)
         assert rates.learning_rate == settings(CORE[0], template).optimizer.learning_rate
@@ -163,7 +163,10 @@ def test_learned_words_learn_at_a_tenth_of_the_adapters_rate_as_in_the_paper(lab
 
 def test_each_of_the_presets_three_changes_has_a_row_with_it_alone_and_one_without_it_alone() -> None:
     def changed(label: str) -> tuple[bool, bool, bool]:
-        has = settings(known_entries()[label], DEMO)
+        has, main = settings(known_entries()[label], DEMO), settings(CORE[0], DEMO)
+        other = {name for name in type(has).model_fields if getattr(has, name) != getattr(main, name)}
+        assert other <= {"optimizer", "crops", "cross_attention"}
+        assert has.optimizer.model_copy(update={"learning_rate": 1e-3}) == main.optimizer
         return has.optimizer.learning_rate > 1e-3, has.crops > 0, not has.cross_attention
 
     alone = {label: sum(changed(label)) for label in ("preset-rate", "with-crops", "no-cross-attention")}
