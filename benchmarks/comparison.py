@@ -54,7 +54,7 @@ _HOW_TO_READ = (
     "seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names the subject, "
     "`motion_fidelity` how its path goes with the clip's, `edit_accuracy` the share of what was asked for "
     "that is there. Chance is what clips of other concepts score, *Base* the untrained base, the ceiling the reference "
-    "itself, or of the truth beside edits the very clip that was asked for."
+    "itself, or beside edits the very clip that was asked for, in what that was scored by."
 )
 
 

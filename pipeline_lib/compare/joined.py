@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ from pipeline_lib.storage import write_atomic
 
 ALIKE = ("seeds", "seed", "guidance_scale", "concepts", "models")
 """What of two records must be equal, or their numbers do not stand beside each other. Prompts, sampling steps and the
-judge's gallery, which no record tells, are known by the scores of base, ceiling and chance."""
+judge's gallery, which no record tells, are known by the scores of base, ceiling and chance, as far as two folders have
+the same of them: what came first had ceiling of edits and chance by the truth alone."""
 RECORD_FILE = f"{CompareFolder.kind}.json"
 _ORDER = {entry.label: place for place, entry in enumerate(CORE)}
 _NEAR = 1e-4
@@ -43,8 +44,8 @@ def joined(folders: Sequence[Path]) -> tuple[CompareRecord, list[ScoredSample]]:
     """One comparison from the folders of several, its numbers computed anew from every sample's scores.
 
     Args:
-        folders: each with `compare.json` and `scores.csv`; no method in two of them. Base, ceiling and chance of a
-            concept are those of the first folder that has it.
+        folders: each with `compare.json` and `scores.csv`; no method in two of them. Of base, ceiling and chance of a
+            concept the first folder counts that has most scores of it.
 
     Returns:
         The record, and all samples. Of one folder they are as they are. Else methods are in the order of the core and
@@ -159,22 +160,26 @@ def _own_samples(record: CompareRecord, folder: Path) -> list[ScoredSample]:
 
 def _beside_once(parts: Sequence[list[ScoredSample]], folders: Sequence[Path]) -> list[ScoredSample]:
     """All samples; what stands beside the methods comes once for each concept, and must be the same in all folders."""
-    samples: list[ScoredSample] = []
-    known: dict[_Which, dict[str, float]] = {}
+    known: dict[_Which, ScoredSample] = {}
     for own, folder in zip(parts, folders, strict=True):
-        concepts = {which.concept for which in known}
-        beside = {_which(sample): _values(sample) for sample in own if sample.row in BESIDE}
-        _check_beside({which: values for which, values in beside.items() if which.concept in concepts}, known, folder)
-        known |= {which: values for which, values in beside.items() if which.concept not in concepts}
-        samples += [sample for sample in own if sample.row not in BESIDE or sample.concept not in concepts]
+        beside = {_which(sample): sample for sample in own if sample.row in BESIDE}
+        _check_beside(beside, known, folder)
+        known |= {which: max(known.get(which, sample), sample, key=_num_scores) for which, sample in beside.items()}
+    samples: list[ScoredSample] = []
+    for sample in (sample for own in parts for sample in own):
+        if sample.row not in BESIDE:
+            samples.append(sample)
+        elif counted := known.pop(_which(sample), None):
+            samples.append(counted)
     return samples
 
 
-def _check_beside(here: dict[_Which, dict[str, float]], known: dict[_Which, dict[str, float]], folder: Path) -> None:
-    concepts = {which.concept for which in here}
-    there = {which: values for which, values in known.items() if which.concept in concepts}
-    differing = sorted(here.keys() ^ there.keys()) or sorted(
-        which for which in here if not _near(here[which], there[which])
+def _check_beside(here: dict[_Which, ScoredSample], known: dict[_Which, ScoredSample], folder: Path) -> None:
+    shared = {which.concept for which in here} & {which.concept for which in known}
+    mine, theirs = ({which: s for which, s in of.items() if which.concept in shared} for of in (here, known))
+    told = _told(mine.values()) & _told(theirs.values())
+    differing = sorted(mine.keys() ^ theirs.keys()) or sorted(
+        which for which in mine if not _near(_values(mine[which], told), _values(theirs[which], told))
     )
     if differing:
         which = differing[0]
@@ -185,15 +190,28 @@ def _check_beside(here: dict[_Which, dict[str, float]], known: dict[_Which, dict
         )
 
 
+def _told(samples: Iterable[ScoredSample]) -> set[tuple[str, str, str]]:
+    """In which metrics a row has values at all, for each kind of prompt."""
+    return {(s.row, s.kind, score.metric) for s in samples for score in s.scores if score.value is not None}
+
+
 def _near(one: dict[str, float], other: dict[str, float]) -> bool:
     return one.keys() == other.keys() and all(
         math.isclose(one[name], other[name], rel_tol=_NEAR, abs_tol=_NEAR) for name in one
     )
 
 
+def _num_scores(sample: ScoredSample) -> int:
+    return len(sample.scores)
+
+
 def _which(sample: ScoredSample) -> _Which:
     return _Which(sample.concept, sample.row, sample.prompt, sample.negative, sample.seed)
 
 
-def _values(sample: ScoredSample) -> dict[str, float]:
-    return {score.metric: score.value for score in sample.scores if score.value is not None}
+def _values(sample: ScoredSample, told: Collection[tuple[str, str, str]]) -> dict[str, float]:
+    return {
+        score.metric: score.value
+        for score in sample.scores
+        if score.value is not None and (sample.row, sample.kind, score.metric) in told
+    }

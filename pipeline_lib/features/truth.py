@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline_lib.records import Prompt, Score
+
+
+class OtherClip(NamedTuple):
+    """A clip of another concept, (T, H, W, 3), RGB, and what it scores by the truth about this one."""
+
+    frames: NDArray[np.uint8]
+    scores: list[Score]
 
 
 @runtime_checkable
@@ -41,12 +48,12 @@ class TruthReader(Protocol):
             (T, H, W, 3), RGB; None for a reconstruction, whose ceiling is the reference, and for unknown prompts.
         """
 
-    def chance(self, prompt: Prompt) -> list[list[Score]]:
-        """What clips of other concepts score under a prompt.
+    def chance(self, prompt: Prompt) -> list[OtherClip]:
+        """Clips of other concepts under a prompt: what they score is chance.
 
         Args:
             prompt: what was asked for.
 
         Returns:
-            Scores as :meth:`score` gives them, one list per clip; none for unknown prompts.
+            The clips, with scores as :meth:`score` gives them; none for unknown prompts.
         """

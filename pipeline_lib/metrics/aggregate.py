@@ -30,8 +30,8 @@ class ScoredSample(Record):
 
     `row` is the table's row: `base`, `personalised`, `ceiling`, `chance`, or another name such as `lora`.
     The ceiling has one sample for each window of the reference, with the window's name as its prompt; where the
-    truth is known, also one for each edit prompt: the clip that it asks for. Chance has one for each prompt and
-    each other concept, numbered by `seed`.
+    truth is known, also one for each edit prompt: the clip that it asks for. Chance is known there, too: a sample for
+    each prompt and each other concept, numbered by `seed`.
     """
 
     row: str
@@ -84,19 +84,26 @@ class Difference(Record):
 
 
 def in_group(samples: Sequence[ScoredSample], rebuilt: bool) -> list[ScoredSample]:
-    """Samples of reconstruction prompts, or of all others; the ceiling belongs to both.
+    """Samples of reconstruction prompts, or of all others.
 
-    Beside edits the ceiling loses the scores that a prompt enters: it shows the reference, not the edit. The
-    truth's ceiling of edits is the clips that they ask for.
+    The ceiling of edits is the clips that they ask for. In what no such clip of a concept was scored by, it is the
+    reference, but for the truth and scores that a prompt enters: it does not show the edit.
     """
+    edited = {
+        (sample.concept, score.metric)
+        for sample in samples
+        if sample.row == "ceiling" and sample.kind != "reconstruction"
+        for score in sample.scores
+    }
     chosen = []
     for sample in samples:
         if (sample.kind == "reconstruction") == rebuilt:
             chosen.append(sample)
         elif sample.row == "ceiling" and not rebuilt:
-            scores = (s for s in sample.scores if CATALOG[s.metric].source != "truth")
+            scores = (s for s in sample.scores if (sample.concept, s.metric) not in edited)
+            scores = (s for s in scores if CATALOG[s.metric].source != "truth")
             kept = tuple(_without_value(s) if s.metric.startswith(("clip_t", "mse")) else s for s in scores)
-            chosen.append(sample.model_copy(update={"scores": kept}))
+            chosen += [sample.model_copy(update={"scores": kept})] if kept else []
     return chosen
 
 

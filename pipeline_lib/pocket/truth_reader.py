@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline_lib.features.truth import OtherClip
 from pipeline_lib.metrics.catalog import Measurement, Trace, to_score
 from pipeline_lib.pocket.judge import Gallery, Judge, Reading, truth
 from pipeline_lib.pocket.judge.pairs import PairReading, edited_pair
@@ -71,7 +72,7 @@ class PocketTruth(ABC):
         self._concept, self._others = concept, others
         self._known = {prompt.text: prompt for prompt in concept.editing_prompts}
         self._files = judge, gallery
-        self._others_read: dict[bool, list[_Read]] = {}
+        self._others_read: dict[bool, list[tuple[Frames, _Read]]] = {}
 
     @abstractmethod
     def _held(self, reading: Reading) -> _Read:
@@ -99,14 +100,13 @@ class PocketTruth(ABC):
             return None
         return render(self._edited(asked)).frames
 
-    def chance(self, prompt: Prompt) -> list[list[Score]]:
+    def chance(self, prompt: Prompt) -> list[OtherClip]:
         """See :class:`~pipeline_lib.features.truth.TruthReader`."""
         asked = self._asked(prompt)
         if asked is None:
             return []
-        return [
-            self._scores(self._measured(other, asked)) for other in self._read_others(asked.kind == "reconstruction")
-        ]
+        others = self._read_others(asked.kind == "reconstruction")
+        return [OtherClip(frames, self._scores(self._measured(read, asked))) for frames, read in others]
 
     def _asked(self, prompt: Prompt) -> EditingPrompt | None:
         if prompt.kind == "reconstruction":
@@ -128,11 +128,12 @@ class PocketTruth(ABC):
     def _scores(self, measured: list[Measurement]) -> list[Score]:
         return [to_score(name, value, self._trace) for name, value in zip(METRICS, measured, strict=True)]
 
-    def _read_others(self, references: bool) -> list[_Read]:
+    def _read_others(self, references: bool) -> list[tuple[Frames, _Read]]:
         """All others' clips, each read and likened to the gallery once: that is most of what scoring costs."""
         if references not in self._others_read:
             scenes = [other.reference if references else other.second for other in self._others]
-            self._others_read[references] = [self._read(render(scene).frames) for scene in scenes]
+            clips = [render(scene).frames for scene in scenes]
+            self._others_read[references] = [(frames, self._read(frames)) for frames in clips]
         return self._others_read[references]
 
     @cached_property

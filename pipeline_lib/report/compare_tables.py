@@ -9,6 +9,7 @@ from pipeline_lib.metrics import CATALOG, Metric
 from pipeline_lib.metrics.comparison import (
     BASE,
     CEILING,
+    CHANCE,
     EDITS,
     KINDS,
     RECONSTRUCTION,
@@ -105,7 +106,7 @@ def slice_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matri
 def paper_table(
     scores: ComparedScores, lines: Sequence[PaperLine], columns: Sequence[PaperColumn]
 ) -> list[tuple[str, str, list[tuple[str, str, Number]]]]:
-    """The paper's rows, and under them our base and ceiling.
+    """The paper's rows, and under them our chance, base and ceiling.
 
     Each is its name, our row, and for each column the paper's number, our metric and our number.
     """
@@ -117,7 +118,9 @@ def paper_table(
     for line in lines:
         printed = [number(value, column.decimals) for value, column in zip(line.figures, columns, strict=True)]
         table.append((line.method, line.row if line.row in cells else "", printed))
-    table += [(row_label(row), row, nothing) for row in (BASE, CEILING) if cells.get(row, {}).keys() & set(chosen)]
+    table += [
+        (row_label(row), row, nothing) for row in (CHANCE, BASE, CEILING) if cells.get(row, {}).keys() & set(chosen)
+    ]
     return [
         (name, row, list(zip(printed, chosen, [as_number(cells.get(row, {}).get(m), m) for m in chosen], strict=True)))
         for name, row, printed in table

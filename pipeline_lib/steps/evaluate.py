@@ -22,7 +22,7 @@ from pipeline_lib.steps.step import Recipe, StepContext, StepResult, find_or_bui
 from pipeline_lib.storage import ArtifactStore, write_atomic
 from pipeline_lib.storage.files import CHECKSUMS
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 KIND, KNOWN_KIND = "scores", "known_scores"
 
 

@@ -14,13 +14,14 @@ from pipeline_lib.storage import ArtifactStore
 class RunScores(Record):
     """Scores by row (`base`, `personalised`, `ceiling`, and where the truth is known `chance`) and metric.
 
-    The ceiling is the reference itself after the autoencoder: the mean over its windows; of the truth metrics of
-    edits, the clips that the prompts ask for. Chance is what clips of other concepts score.
+    The ceiling is the reference itself after the autoencoder: the mean over its windows; of edits, where the truth is
+    known, the clips that the prompts ask for. Chance is what clips of other concepts score.
 
     Attributes:
         scores: means over all samples.
         scores_reconstruction: means over samples of reconstruction prompts.
-        scores_edits: means over samples of all other prompts; the ceiling without what a prompt enters.
+        scores_edits: means over samples of all other prompts; where the ceiling is the reference, without what a prompt
+            enters.
         scores_best: the best over the seeds of a reconstruction prompt, mean over such prompts.
     """
 

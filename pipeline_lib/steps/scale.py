@@ -3,7 +3,8 @@
 The reference is what training saw: the windows of all clips, and all pictures. The ceiling is each window after
 the autoencoder, scored as a sample is, mean over windows; each picture alone where there are only pictures. Where
 the truth is known, edit prompts have a ceiling of their own, the clip that they ask for after the autoencoder, and
-chance is what clips of other concepts score.
+there is chance, clips of other concepts: both scored as samples are, too, so that it is told how far up an encoder
+goes for what was asked for, and how far down for somebody else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pipeline_lib.metrics.looks import Looks, measure_looks, score_looks
 from pipeline_lib.metrics.sample import Reference, measure_reference, score_sample
 from pipeline_lib.metrics.windows import Window
 from pipeline_lib.models.base import BaseModel
-from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord
+from pipeline_lib.records import ArtifactRef, Caption, Prompt, SampleRecord, Score
 from pipeline_lib.registry import open_truth
 from pipeline_lib.steps.caption import load_captions
 from pipeline_lib.steps.generate import load_samples, sample_records
@@ -149,22 +150,36 @@ class Scale:
         concept = self._context.config.concept_name
         prompts = [record.prompt for record in sample_records(self._context.store, ref)]
         for prompt in {(prompt.kind, prompt.text): prompt for prompt in prompts}.values():
+            text = prompt.filled(self._captions[0].class_noun)
             blank = ScoredSample(row="chance", prompt=prompt.text, kind=prompt.kind, seed=0, scores=(), concept=concept)
-            for number, scores in enumerate(self._truth.chance(prompt)):
-                yield blank.model_copy(update={"seed": number, "scores": tuple(scores)})
+            for number, other in enumerate(self._truth.chance(prompt)):
+                scores = (*self._beside(other.frames, text, prompt.kind), *other.scores)
+                yield blank.model_copy(update={"seed": number, "scores": scores})
             wanted = self._truth.wanted(prompt)
             if wanted is not None:
-                scores = self._truth.score(through_autoencoder(self._context.base, wanted), prompt)
-                yield blank.model_copy(update={"row": "ceiling", "scores": tuple(scores)})
+                rebuilt = through_autoencoder(self._context.base, wanted)
+                scores = (*self._beside(rebuilt, text, prompt.kind), *self._truth.score(rebuilt, prompt))
+                yield blank.model_copy(update={"row": "ceiling", "scores": scores})
 
     def _scored(self, unscored: ScoredSample, frames: NDArray[np.uint8], text: str, asked: Prompt) -> ScoredSample:
-        scores = score_sample(frames, self._reference, text, unscored.kind, self._encoders.image_text, self._rate)
-        scores += [*score_identity(frames, self.identity, self._rate), *score_looks(frames, self._looks, self._rate)]
+        scores = self._by_encoders(frames, text, unscored.kind)
         if self._truth:
             scores += self._truth.score(frames, asked)
         self._done += 1
         self._context.progress("evaluate", self._done, self._total)
         return unscored.model_copy(update={"scores": tuple(scores)})
+
+    def _beside(self, frames: NDArray[np.uint8], text: str, kind: str) -> list[Score]:
+        """None where the truth's clips are of other measures than the base's: their numbers would not compare."""
+        measures = self._context.base.spec.frame_rules.num_frames, *self._clips[0].frames.shape[1:3]
+        return self._by_encoders(frames, text, kind) if frames.shape[:3] == measures else []
+
+    def _by_encoders(self, frames: NDArray[np.uint8], text: str, kind: str) -> list[Score]:
+        return [
+            *score_sample(frames, self._reference, text, kind, self._encoders.image_text, self._rate),
+            *score_identity(frames, self.identity, self._rate),
+            *score_looks(frames, self._looks, self._rate),
+        ]
 
 
 def reference_windows(clips: Sequence[Clip], length: int) -> tuple[Window, ...]:

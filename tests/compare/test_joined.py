@@ -150,6 +150,20 @@ def test_other_prompts_and_other_scores_of_the_base_are_refused(tmp_path: Path) 
         assert name in str(caught.value)
 
 
+def test_what_came_before_encoders_scored_chance_takes_it_from_what_came_later(tmp_path: Path) -> None:
+    def by_the_truth(sample: ScoredSample) -> ScoredSample:
+        told = sample.row == CHANCE or (sample.row == CEILING and sample.kind != "reconstruction")
+        scores = tuple(score for score in sample.scores if not told or score.metric in METRICS[:3])
+        return sample.model_copy(update={"scores": scores})
+
+    before = a_folder(tmp_path / "a", (MAIN,), [by_the_truth(sample) for sample in samples_of((MAIN,))])
+    later = a_folder(tmp_path / "b", (TWO,))
+    for folders in ([before, later], [later, before]):
+        record, samples = joined(folders)
+        assert record.scores == a_record((MAIN, TWO)).scores
+        assert {len(sample.scores) for sample in samples if sample.row == CHANCE} == {3, 5}, "3: of another look"
+
+
 def test_scores_of_another_comparison_are_refused(tmp_path: Path) -> None:
     wrong = a_folder(tmp_path / "b", (TWO,), samples_of((MAIN,)))
     with pytest.raises(InputError, match="is not of the comparison beside it"):

@@ -180,6 +180,20 @@ def test_the_truth_has_a_ceiling_of_its_own_beside_edits() -> None:
     assert edits["chance"]["clip_i"].reason == "not measured"
 
 
+def test_the_ceiling_of_edits_is_what_was_asked_for_wherever_that_was_scored() -> None:
+    def of(concept: str, *samples: ScoredSample) -> list[ScoredSample]:
+        return [sample.model_copy(update={"concept": concept}) for sample in samples]
+
+    reference = _sample("ceiling", "clip", 0, clip_i=0.9, mse=0.01).model_copy(update={"kind": "reconstruction"})
+    asked_for = _sample("ceiling", "e", 0, clip_i=0.5, clip_t_mean=0.7)
+    samples = [*of("a", reference, asked_for), *of("b", reference)]
+    edits = in_group(samples, False)
+    own = {name: summary([s for s in edits if s.concept == name])["ceiling"] for name in "ab"}
+    assert (own["a"]["clip_i"].mean, own["b"]["clip_i"].mean) == (0.5, 0.9), "of b no such clip was scored"
+    assert own["a"]["clip_t_mean"].mean == 0.7
+    assert (own["a"]["mse"].mean, own["a"]["mse"].reason) == (None, "the ceiling shows the reference, not an edit")
+
+
 def test_groups_share_the_ceiling_but_not_what_a_prompt_enters() -> None:
     samples = [
         _sample("base", "r", 0, clip_i=0.1, mse=0.2).model_copy(update={"kind": "reconstruction"}),

@@ -56,7 +56,7 @@ def test_its_own_clip_scores_high_and_those_of_other_pairs_low(reader: TruthRead
     assert own["identity_accuracy"] > 0.9
     assert own["motion_fidelity"] > 0.8
     assert "edit_accuracy" not in own, "nothing is asked for that differs"
-    others = [values(scores) for scores in reader.chance(AGAIN)]
+    others = [values(other.scores) for other in reader.chance(AGAIN)]
     assert len(others) == 5
     for row in others:
         assert row["identity_accuracy"] is not None and row["identity_accuracy"] < 0.1
@@ -99,7 +99,7 @@ def test_the_clips_that_its_prompts_ask_for_are_read_as_such(reader: TruthReader
     edits, who = ([row[name] or 0.0 for row in scores] for name in ("edit_accuracy", "identity_accuracy"))
     assert np.mean(edits) > 0.9
     assert np.mean(who) > 0.8
-    chance = [row["edit_accuracy"] or 0.0 for prompt in prompts for row in map(values, reader.chance(prompt))]
+    chance = [values(other.scores)["edit_accuracy"] or 0.0 for prompt in prompts for other in reader.chance(prompt)]
     assert np.mean(chance) < 0.3
     assert reader.wanted(AGAIN) is None, "its ceiling is the reference"
 

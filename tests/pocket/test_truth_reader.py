@@ -57,7 +57,7 @@ def mean(rows: list[dict[str, float | None]], metric: str) -> float:
 
 def test_the_reference_clip_scores_higher_than_other_gizmos_clips(readers: dict[int, TruthReader]) -> None:
     own = [values(reader.score(clip_of(index), AGAIN)) for index, reader in readers.items()]
-    others = [values(scores) for reader in readers.values() for scores in reader.chance(AGAIN)]
+    others = [values(other.scores) for reader in readers.values() for other in reader.chance(AGAIN)]
     assert len(others) == 11 * len(SOME)
     for metric in ("identity_accuracy", "motion_fidelity"):
         assert mean(own, metric) > mean(others, metric), metric
@@ -78,7 +78,10 @@ def test_the_clip_that_an_edit_asks_for_scores_higher_than_chance(readers: dict[
         assert wanted.shape == clip_of(4).shape
         assert not np.array_equal(wanted, clip_of(4))
         shown.append(values(reader.score(wanted, prompt)))
-    chance = [values(scores) for prompt in prompts for scores in reader.chance(prompt)]
+    others = [other for prompt in prompts for other in reader.chance(prompt)]
+    chance = [values(other.scores) for other in others]
+    assert all(other.frames.shape == clip_of(4).shape for other in others)
+    assert not any(np.array_equal(other.frames, clip_of(4)) for other in others)
     assert mean(shown, "edit_accuracy") > 0.6
     assert mean(chance, "edit_accuracy") < 0.4
     assert reader.wanted(AGAIN) is None, "its ceiling is the reference"

@@ -64,6 +64,8 @@ def test_chance_is_the_other_gizmos_under_known_prompts(finished: Finished, judg
     chance = samples_of(finished, judged, "chance")
     assert {sample.kind for sample in chance} == {"reconstruction"}, "the person's own prompt is not known"
     assert [sample.seed for sample in chance] == list(range(11))
+    found = {score.metric for sample in chance for score in sample.scores}
+    assert found == set(NAMES), "encoders compare nothing with frames of another size"
     assert -1 <= judged.scores_reconstruction["chance"]["motion_fidelity"] < 0.6
     assert 0 <= judged.scores_reconstruction["chance"]["identity_accuracy"] < 0.2
     assert "chance" not in judged.scores_edits

@@ -63,6 +63,10 @@ def test_the_core_is_compared_by_the_truth(quick: tuple[list[str], dict[str, Any
         assert 0 <= row["identity_accuracy"]["mean"] <= 1
         assert 0 <= row["edit_accuracy"]["mean"] <= 1
         assert row["identity_accuracy"]["low"] is None, "one gizmo has no interval"
+    for row in ("chance", "base", "ceiling"):
+        assert edits[row]["mse_edit"]["mean"] > 0, (
+            "the clips that were asked for, and other gizmos', beside the reference"
+        )
     assert {finding["verdict"] for finding in result["scores"]["findings"]} == {"undecided"}
     assert "judge" in " ".join(result["models"])
 
