@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import Field
 
-from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group
+from pipeline_lib.metrics.aggregate import ScoredSample, check_one_encoder, in_group, values_by_key
 from pipeline_lib.metrics.agreement import Agreement, agreements
 from pipeline_lib.metrics.catalog import CATALOG
 from pipeline_lib.metrics.gate import TRUTH
@@ -16,6 +16,7 @@ from pipeline_lib.metrics.over_concepts import (
     ConceptMean,
     concept_means,
     mean_over_concepts,
+    over_seeds,
     paired,
     paired_values,
 )
@@ -83,6 +84,8 @@ class ComparedScores(Record):
         tables: group of prompts → row → metric → mean.
         differences: the same as differences to the first method, on equal concepts, prompts and seeds; of each kind
             of edits, too.
+        asked_for: row → metric → how much more than the very clip that was asked for, on edit prompts, by encoders;
+            empty where no truth tells that clip.
         kinds: kind of edits → row → metric → mean, where there are both.
         slices: slice → row → metric → mean, on edit prompts.
         slice_sizes: slice → how many concepts.
@@ -94,6 +97,7 @@ class ComparedScores(Record):
 
     tables: dict[str, Cells]
     differences: dict[str, Cells] = Field(default_factory=dict)
+    asked_for: Cells = Field(default_factory=dict)
     kinds: dict[str, Cells] = Field(default_factory=dict)
     slices: dict[str, Cells] = Field(default_factory=dict)
     slice_sizes: dict[str, int] = Field(default_factory=dict)
@@ -138,6 +142,7 @@ def compared(
     return ComparedScores(
         tables=tables,
         differences={name: _differences(members, methods) for name, members in {**groups, **kinds}.items()},
+        asked_for=_against_asked_for(edits, [BASE, *methods]),
         kinds={kind: concept_means(members, rows) for kind, members in kinds.items()},
         slices={
             kind: concept_means([s for s in everything if s.concept in names], rows) for kind, names in alike.items()
@@ -159,6 +164,19 @@ def _differences(samples: Sequence[ScoredSample], methods: Sequence[str]) -> Cel
         means = {name: mean for name, values in pairs.items() if (mean := mean_over_concepts(values))}
         if means:
             found[row] = means
+    return found
+
+
+def _against_asked_for(edits: Sequence[ScoredSample], rows: Sequence[str]) -> Cells:
+    """Each row minus the ceiling of edits on equal concepts and prompts; that clip is one, so seeds are their mean."""
+    wanted = [s for s in edits if s.row == CEILING and s.kind != RECONSTRUCTION]
+    found: Cells = {}
+    for row in rows:
+        for name in (name for name, metric in CATALOG.items() if metric.source != "truth"):
+            clips = over_seeds(values_by_key(wanted, CEILING, name))
+            mean = mean_over_concepts(paired(over_seeds(values_by_key(edits, row, name)), clips))
+            if mean:
+                found.setdefault(row, {})[name] = mean
     return found
 
 

@@ -90,6 +90,14 @@ def by_concept(values: Mapping[Key, float]) -> dict[str, float]:
     return {concept: math.fsum(members) / len(members) for concept, members in grouped.items()}
 
 
+def over_seeds(values: Mapping[Key, float]) -> dict[Key, float]:
+    """The mean of each prompt's values, as of seed 0."""
+    grouped: dict[Key, list[float]] = {}
+    for concept, prompt, seed in sorted(values):
+        grouped.setdefault((concept, prompt, 0), []).append(values[concept, prompt, seed])
+    return {key: math.fsum(members) / len(members) for key, members in grouped.items()}
+
+
 def concept_means(samples: Sequence[ScoredSample], rows: Sequence[str]) -> Cells:
     """The table of some rows.
 

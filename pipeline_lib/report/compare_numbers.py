@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline_lib.metrics import CATALOG, Metric
 from pipeline_lib.metrics.comparison import BASE, BESIDE, CEILING, CHANCE
@@ -22,9 +22,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Number:
-    """A mean as printed, its interval, and its mark: `best` of the methods; of a difference `better` or `worse`.
+    """A mean as printed, its interval, and its mark.
 
-    Of a difference on too few concepts for an interval, that says in how many of them it is above 0.
+    Marks are `best` of the methods; of a difference `better` or `worse`, and of one to what was asked for `even`, where
+    it is not told apart from none. The interval of a difference on too few concepts for one says in how many of them
+    it is above 0.
     """
 
     mean: str
@@ -96,6 +98,13 @@ def as_change(difference: ConceptMean | None, metric: Metric) -> Number:
     if metric.direction != "closer" and not ends[0] <= 0 <= ends[1]:
         mark = "better" if (ends[0] > 0) == (metric.direction == "higher") else "worse"
     return Number(text, f"{signed(ends[0], metric.decimals)} to {signed(ends[1], metric.decimals)}", mark)
+
+
+def as_distance(difference: ConceptMean | None, metric: Metric) -> Number:
+    """A difference to what was asked for, where neither side is better: `even` where 0 is within both intervals."""
+    told = replace(as_change(difference, metric), mark="")
+    ends = difference.surely_within if difference else None
+    return replace(told, mark="even") if ends and ends[0] <= 0 <= ends[1] else told
 
 
 def ends_of(mean: ConceptMean) -> tuple[float, float] | None:

@@ -25,6 +25,7 @@ from pipeline_lib.report.compare_numbers import (
     Matrix,
     Number,
     as_change,
+    as_distance,
     as_number,
     heads_of,
     matrix,
@@ -83,6 +84,19 @@ def difference_matrices(scores: ComparedScores) -> list[Matrix]:
             ]
             tables.append(Matrix(TITLES[name], most_concepts(cells), tuple(heads), tuple(rows)))
     return tables
+
+
+def asked_for_matrix(scores: ComparedScores) -> Matrix | None:
+    """What each row has more than the very clip that was asked for, by encoders; None where that is not known."""
+    cells = scores.asked_for
+    if not cells:
+        return None
+    heads = heads_of([name for name in CATALOG if any(name in row for row in cells.values())])
+    rows = [
+        (row, row_label(row), tuple(as_distance(means.get(head.metric.name), head.metric) for head in heads))
+        for row, means in cells.items()
+    ]
+    return Matrix(TITLES[EDITS], most_concepts(cells), tuple(heads), tuple(rows))
 
 
 def kind_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:

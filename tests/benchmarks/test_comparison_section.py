@@ -74,6 +74,23 @@ def test_the_section_has_the_papers_numbers_and_ours(record: CompareRecord) -> N
         assert len({line.count("|") for line in table.splitlines()}) == 1, "no cell breaks its table"
 
 
+def test_the_section_tells_what_is_beyond_the_clip_that_was_asked_for(record: CompareRecord) -> None:
+    samples = [
+        ScoredSample(
+            row=row, prompt="p", kind="local", seed=0, concept=f"g{number}",
+            scores=tuple(to_score(name, Measurement(error), Trace()) for name in ("mse_edit", "mse_subject")),
+        )
+        for number in range(6)
+        for row, error in (("lora-8", 0.01), ("set_and_sequence", 0.05 + 0.01 * (number % 3)), ("ceiling", 0.06))
+    ]  # fmt: skip
+    found = record.model_copy(update={"scores": compared(samples, LABELS)})
+    text = "\n".join(comparison.section(found, "x", short=True))
+    table = text.split("**More than the very clip that was asked for, edit prompts, 6 concepts**")[1].split("\n\n")[1]
+    assert table.startswith("| method | `mse_edit` |\n"), "the paper's metrics alone"
+    assert "| lora-8 | −0.0500 [−0.0500, −0.0500] |" in table, "less is no better here"
+    assert re.search(r"\| set_and_sequence \| 0\.0000 \[−.*\] even \|", table)
+
+
 def test_of_several_comparisons_the_time_of_all_is_told(record: CompareRecord) -> None:
     several = record.model_copy(update={"compare_id": "compare-1 + compare-2"})
     assert "`x` (1 min 30 s): " in comparison.section(record, "x", short=True)[0]

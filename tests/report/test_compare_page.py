@@ -86,6 +86,18 @@ def test_all_parts_of_a_comparison_are_on_the_page() -> None:
     assert '<td class="worse"><span class="mean">−0.20</span>' in text
 
 
+def test_rows_are_held_against_the_clip_that_was_asked_for_where_that_is_known() -> None:
+    part = page().text().partition("Against the very clip that was asked for")[2].partition("</details>")[0]
+    assert '<td><span class="mean">−0.300</span>' in part, "decided, and neither better nor worse"
+    assert "identity_accuracy" not in part, "the truth is the ceiling's by itself"
+    reached = (to_score("dino_i", Measurement(1.0), Trace()),)
+    even = [s.model_copy(update={"scores": reached}) if s.row == "ours" else s for s in samples(6)]
+    part = page(scores=compared(even, ["ours", "other"])).text().partition("Against the very clip")[2]
+    assert '<td class="even"><span class="mean">0.000</span>' in part.partition("</details>")[0]
+    known = [s for s in samples(6) if s.row != "ceiling"]
+    assert "Against the very clip" not in page(scores=compared(known, ["ours", "other"])).text()
+
+
 def test_kinds_of_edits_have_tables_of_their_own_by_the_truth() -> None:
     text = page(scores=compared(samples(6, ("local", "global")), ["ours", "other"])).text()
     part = text.partition('<section id="kinds">')[2].partition("</section>")[0]
