@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline_lib.metrics import CATALOG, Metric
 from pipeline_lib.metrics.comparison import (
@@ -92,6 +92,7 @@ def asked_for_matrix(scores: ComparedScores) -> Matrix | None:
     if not cells:
         return None
     heads = heads_of([name for name in CATALOG if any(name in row for row in cells.values())])
+    heads = [replace(head, arrow="", direction="Here neither more nor less is better") for head in heads]
     rows = [
         (row, row_label(row), tuple(as_distance(means.get(head.metric.name), head.metric) for head in heads))
         for row, means in cells.items()

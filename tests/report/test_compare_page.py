@@ -90,6 +90,7 @@ def test_rows_are_held_against_the_clip_that_was_asked_for_where_that_is_known()
     part = page().text().partition("Against the very clip that was asked for")[2].partition("</details>")[0]
     assert '<td><span class="mean">−0.300</span>' in part, "decided, and neither better nor worse"
     assert "identity_accuracy" not in part, "the truth is the ceiling's by itself"
+    assert "↑" not in part, "neither way is better"
     reached = (to_score("dino_i", Measurement(1.0), Trace()),)
     even = [s.model_copy(update={"scores": reached}) if s.row == "ours" else s for s in samples(6)]
     part = page(scores=compared(even, ["ours", "other"])).text().partition("Against the very clip")[2]
