@@ -98,10 +98,11 @@ class Scale:
 
         Args:
             *refs: samples.
-            ceiling: the reference, too.
+            ceiling: the reference, too, and what the truth gives for each prompt of the last of them.
         """
-        pieces = len(ceiling_pieces(self._clips, self._windows)) if ceiling else 0
-        self._total = self._total or pieces + sum(len(sample_records(self._context.store, ref)) for ref in refs)
+        more = len(ceiling_pieces(self._clips, self._windows)) if ceiling else 0
+        more += len(self._prompts(refs[-1])) if ceiling and self._truth else 0
+        self._total = self._total or more + sum(len(sample_records(self._context.store, ref)) for ref in refs)
 
     def samples(self, ref: ArtifactRef) -> list[ScoredSample]:
         """Scores of a model's samples, in their order."""
@@ -148,8 +149,7 @@ class Scale:
         if self._truth is None:
             return
         concept = self._context.config.concept_name
-        prompts = [record.prompt for record in sample_records(self._context.store, ref)]
-        for prompt in {(prompt.kind, prompt.text): prompt for prompt in prompts}.values():
+        for prompt in self._prompts(ref):
             text = prompt.filled(self._captions[0].class_noun)
             blank = ScoredSample(row="chance", prompt=prompt.text, kind=prompt.kind, seed=0, scores=(), concept=concept)
             for number, other in enumerate(self._truth.chance(prompt)):
@@ -160,14 +160,23 @@ class Scale:
                 rebuilt = through_autoencoder(self._context.base, wanted)
                 scores = (*self._beside(rebuilt, text, prompt.kind), *self._truth.score(rebuilt, prompt))
                 yield blank.model_copy(update={"row": "ceiling", "scores": scores})
+            self._one_done()
+
+    def _prompts(self, ref: ArtifactRef) -> list[Prompt]:
+        """Of samples, each once."""
+        prompts = [record.prompt for record in sample_records(self._context.store, ref)]
+        return list({(prompt.kind, prompt.text): prompt for prompt in prompts}.values())
 
     def _scored(self, unscored: ScoredSample, frames: NDArray[np.uint8], text: str, asked: Prompt) -> ScoredSample:
         scores = self._by_encoders(frames, text, unscored.kind)
         if self._truth:
             scores += self._truth.score(frames, asked)
+        self._one_done()
+        return unscored.model_copy(update={"scores": tuple(scores)})
+
+    def _one_done(self) -> None:
         self._done += 1
         self._context.progress("evaluate", self._done, self._total)
-        return unscored.model_copy(update={"scores": tuple(scores)})
 
     def _beside(self, frames: NDArray[np.uint8], text: str, kind: str) -> list[Score]:
         """None where the truth's clips are of other measures than the base's: their numbers would not compare."""

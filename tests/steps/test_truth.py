@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +27,11 @@ pytestmark = pytest.mark.skipif(
 NAMES = ("identity_accuracy", "motion_fidelity", "edit_accuracy")
 
 
-def again(finished: Finished, truth: str) -> RunRecord:
+def again(
+    finished: Finished, truth: str, on_event: Callable[[dict[str, Any]], None] = lambda _event: None
+) -> RunRecord:
     config = with_settings(finished.config, [f"evaluation.truth={truth}"])
-    result = run_in_process(config, finished.state, lambda _event: None)
+    result = run_in_process(config, finished.state, on_event)
     record = RunFolder(finished.state, result.run_id).record()
     assert record is not None
     return record
@@ -69,6 +73,14 @@ def test_chance_is_the_other_gizmos_under_known_prompts(finished: Finished, judg
     assert -1 <= judged.scores_reconstruction["chance"]["motion_fidelity"] < 0.6
     assert 0 <= judged.scores_reconstruction["chance"]["identity_accuracy"] < 0.2
     assert "chance" not in judged.scores_edits
+
+
+def test_its_progress_counts_what_the_truth_gives(finished: Finished) -> None:
+    events: list[dict[str, Any]] = []
+    again(finished, "gizmo:2", events.append)
+    told = [(event["done"], event["total"]) for event in events if event.get("step") == "evaluate" and "done" in event]
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert {total for _, total in told} == {len(told)}
 
 
 def test_another_judge_is_another_key(
