@@ -29,7 +29,7 @@ from pipeline_lib.report.compare_tables import (
     PaperColumn,
     PaperLine,
     agreement_tables,
-    asked_for_matrix,
+    asked_for_matrices,
     difference_matrices,
     finding_lines,
     kind_matrices,
@@ -55,8 +55,7 @@ _HOW_TO_READ = (
     "seem to be some. By the truth: `identity_accuracy` is the share of frames in which the judge names the subject, "
     "`motion_fidelity` how its path goes with the clip's, `edit_accuracy` the share of what was asked for "
     "that is there. Chance is what clips of other concepts score, *Base* the untrained base, the ceiling the reference "
-    "itself, or beside edits the very clip that was asked for, in what that was scored by; "
-    "what is `even` with that clip is not told apart from it."
+    "itself, or beside edits the very clip that was asked for, in what that was scored by."
 )
 
 
@@ -123,13 +122,11 @@ def _paper(record: CompareRecord) -> Iterator[str]:
 
 def _asked_for(record: CompareRecord) -> Iterator[str]:
     """The paper's metrics against the clip that was asked for: none of them is better for being beyond it."""
-    table = asked_for_matrix(record.scores)
-    if table is None:
-        return
     names = {name for _, _, metrics in PAPER_METRICS for name in metrics}
-    kept = [index for index, head in enumerate(table.heads) if head.metric.name in names]
-    yield from (f"**More than the very clip that was asked for, edit prompts, {table.told}**", "")
-    yield from _matrix(table, kept)
+    for table in asked_for_matrices(record.scores):
+        kept = [index for index, head in enumerate(table.heads) if head.metric.name in names]
+        yield from (f"**More than the very clip that was asked for: {table.title.lower()}, {table.told}**", "")
+        yield from _matrix(table, kept)
 
 
 def _truth(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
@@ -241,7 +238,7 @@ def _text(number: Number) -> str:
 
 def _marked(number: Number) -> str:
     """With what a change is; the best mean of a column, which may lead by nothing, is not marked."""
-    return f"{_text(number)} {number.mark}" if number.mark in ("better", "worse", "even") else _text(number)
+    return f"{_text(number)} {number.mark}" if number.mark in ("better", "worse") else _text(number)
 
 
 def _within(line: AgreementLine) -> str:

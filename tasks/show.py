@@ -109,7 +109,10 @@ def show_scores(scores: Mapping[str, Mapping[str, float]], run_id: str) -> None:
     table: list[dict[str, Any]] = [
         {"metric": name, **{row: _short(cells.get(name)) for row, cells in scores.items()}} for name in metrics
     ]
-    about = f"Scores of {run_id}: the base before, the personalised model after, the ceiling is the clip itself"
+    about = (
+        f"Scores of {run_id}: the base before, the personalised model after; the ceiling is the clip itself, "
+        "and of edits what they ask for, where that is known"
+    )
     with courtesy("the scores"):
         create_table_artifact(table, key="scores", description=about)
 

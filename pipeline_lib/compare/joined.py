@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +31,11 @@ _NEAR = 1e-4
 
 
 class _Which(NamedTuple):
-    """A sample of what stands beside the methods."""
+    """Samples of what stands beside the methods: windows of one name, or a prompt that was asked twice, are several."""
 
     concept: str
     row: str
+    kind: str
     prompt: str
     negative: str
     seed: int
@@ -160,24 +161,25 @@ def _own_samples(record: CompareRecord, folder: Path) -> list[ScoredSample]:
 
 def _beside_once(parts: Sequence[list[ScoredSample]], folders: Sequence[Path]) -> list[ScoredSample]:
     """All samples; what stands beside the methods comes once for each concept, and must be the same in all folders."""
-    known: dict[_Which, ScoredSample] = {}
+    known: dict[_Which, list[ScoredSample]] = {}
     for own, folder in zip(parts, folders, strict=True):
-        beside = {_which(sample): sample for sample in own if sample.row in BESIDE}
+        beside: dict[_Which, list[ScoredSample]] = {}
+        for sample in (sample for sample in own if sample.row in BESIDE):
+            beside.setdefault(_which(sample), []).append(sample)
         _check_beside(beside, known, folder)
-        known |= {which: max(known.get(which, sample), sample, key=_num_scores) for which, sample in beside.items()}
+        known |= {which: max(known.get(which, members), members, key=_fullness) for which, members in beside.items()}
     samples: list[ScoredSample] = []
     for sample in (sample for own in parts for sample in own):
-        if sample.row not in BESIDE:
-            samples.append(sample)
-        elif counted := known.pop(_which(sample), None):
-            samples.append(counted)
+        samples += known.pop(_which(sample), []) if sample.row in BESIDE else [sample]
     return samples
 
 
-def _check_beside(here: dict[_Which, ScoredSample], known: dict[_Which, ScoredSample], folder: Path) -> None:
+def _check_beside(
+    here: dict[_Which, list[ScoredSample]], known: dict[_Which, list[ScoredSample]], folder: Path
+) -> None:
     shared = {which.concept for which in here} & {which.concept for which in known}
-    mine, theirs = ({which: s for which, s in of.items() if which.concept in shared} for of in (here, known))
-    told = _told(mine.values()) & _told(theirs.values())
+    mine, theirs = ({which: found for which, found in of.items() if which.concept in shared} for of in (here, known))
+    told = _told(mine) & _told(theirs)
     differing = sorted(mine.keys() ^ theirs.keys()) or sorted(
         which for which in mine if not _near(_values(mine[which], told), _values(theirs[which], told))
     )
@@ -190,28 +192,39 @@ def _check_beside(here: dict[_Which, ScoredSample], known: dict[_Which, ScoredSa
         )
 
 
-def _told(samples: Iterable[ScoredSample]) -> set[tuple[str, str, str]]:
+def _told(groups: Mapping[_Which, Sequence[ScoredSample]]) -> set[tuple[str, str, str]]:
     """In which metrics a row has values at all, for each kind of prompt."""
-    return {(s.row, s.kind, score.metric) for s in samples for score in s.scores if score.value is not None}
+    return {
+        (which.row, which.kind, score.metric)
+        for which, members in groups.items()
+        for sample in members
+        for score in sample.scores
+        if score.value is not None
+    }
 
 
-def _near(one: dict[str, float], other: dict[str, float]) -> bool:
-    return one.keys() == other.keys() and all(
-        math.isclose(one[name], other[name], rel_tol=_NEAR, abs_tol=_NEAR) for name in one
+def _near(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
+    return len(one) == len(other) and all(
+        mine.keys() == theirs.keys()
+        and all(math.isclose(mine[name], theirs[name], rel_tol=_NEAR, abs_tol=_NEAR) for name in mine)
+        for mine, theirs in zip(one, other, strict=True)
     )
 
 
-def _num_scores(sample: ScoredSample) -> int:
-    return len(sample.scores)
+def _fullness(samples: Sequence[ScoredSample]) -> int:
+    return sum(len(sample.scores) for sample in samples)
 
 
 def _which(sample: ScoredSample) -> _Which:
-    return _Which(sample.concept, sample.row, sample.prompt, sample.negative, sample.seed)
+    return _Which(sample.concept, sample.row, sample.kind, sample.prompt, sample.negative, sample.seed)
 
 
-def _values(sample: ScoredSample, told: Collection[tuple[str, str, str]]) -> dict[str, float]:
-    return {
-        score.metric: score.value
-        for score in sample.scores
-        if score.value is not None and (sample.row, sample.kind, score.metric) in told
-    }
+def _values(samples: Sequence[ScoredSample], told: Collection[tuple[str, str, str]]) -> list[dict[str, float]]:
+    return [
+        {
+            score.metric: score.value
+            for score in sample.scores
+            if score.value is not None and (sample.row, sample.kind, score.metric) in told
+        }
+        for sample in samples
+    ]

@@ -84,8 +84,9 @@ class ComparedScores(Record):
         tables: group of prompts → row → metric → mean.
         differences: the same as differences to the first method, on equal concepts, prompts and seeds; of each kind
             of edits, too.
-        asked_for: row → metric → how much more than the very clip that was asked for, on edit prompts, by encoders;
-            empty where no truth tells that clip.
+        asked_for: each kind of edits, where there are both, else edits → row → metric → how much more than the very
+            clip that was asked for, by encoders. Apart, since what is too much in one kind and too little in the
+            other would look right together. Empty where no truth tells that clip.
         kinds: kind of edits → row → metric → mean, where there are both.
         slices: slice → row → metric → mean, on edit prompts.
         slice_sizes: slice → how many concepts.
@@ -97,7 +98,7 @@ class ComparedScores(Record):
 
     tables: dict[str, Cells]
     differences: dict[str, Cells] = Field(default_factory=dict)
-    asked_for: Cells = Field(default_factory=dict)
+    asked_for: dict[str, Cells] = Field(default_factory=dict)
     kinds: dict[str, Cells] = Field(default_factory=dict)
     slices: dict[str, Cells] = Field(default_factory=dict)
     slice_sizes: dict[str, int] = Field(default_factory=dict)
@@ -142,7 +143,11 @@ def compared(
     return ComparedScores(
         tables=tables,
         differences={name: _differences(members, methods) for name, members in {**groups, **kinds}.items()},
-        asked_for=_against_asked_for(edits, [BASE, *methods]),
+        asked_for={
+            kind: cells
+            for kind, members in (kinds or {EDITS: edits}).items()
+            if (cells := _against_asked_for(members, [BASE, *methods]))
+        },
         kinds={kind: concept_means(members, rows) for kind, members in kinds.items()},
         slices={
             kind: concept_means([s for s in everything if s.concept in names], rows) for kind, names in alike.items()
@@ -168,12 +173,15 @@ def _differences(samples: Sequence[ScoredSample], methods: Sequence[str]) -> Cel
 
 
 def _against_asked_for(edits: Sequence[ScoredSample], rows: Sequence[str]) -> Cells:
-    """Each row minus the ceiling of edits on equal concepts and prompts; that clip is one, so seeds are their mean."""
-    wanted = [s for s in edits if s.row == CEILING and s.kind != RECONSTRUCTION]
+    """Each row minus the ceiling of edits on equal concepts and prompts.
+
+    The clip that was asked for is one, whatever the seed and whatever was asked not to be there.
+    """
+    edits = [s.model_copy(update={"negative": ""}) for s in edits if s.kind != RECONSTRUCTION]
     found: Cells = {}
     for row in rows:
         for name in (name for name, metric in CATALOG.items() if metric.source != "truth"):
-            clips = over_seeds(values_by_key(wanted, CEILING, name))
+            clips = over_seeds(values_by_key(edits, CEILING, name))
             mean = mean_over_concepts(paired(over_seeds(values_by_key(edits, row, name)), clips))
             if mean:
                 found.setdefault(row, {})[name] = mean

@@ -24,9 +24,8 @@ class Head:
 class Number:
     """A mean as printed, its interval, and its mark.
 
-    Marks are `best` of the methods; of a difference `better` or `worse`, and of one to what was asked for `even`, where
-    it is not told apart from none. The interval of a difference on too few concepts for one says in how many of them
-    it is above 0.
+    Marks are `best` of the methods; of a difference `better` or `worse`, and of one to what was asked for `apart`.
+    The interval of a difference on too few concepts for one says in how many of them it is above 0.
     """
 
     mean: str
@@ -101,10 +100,10 @@ def as_change(difference: ConceptMean | None, metric: Metric) -> Number:
 
 
 def as_distance(difference: ConceptMean | None, metric: Metric) -> Number:
-    """A difference to what was asked for, where neither side is better: `even` where 0 is within both intervals."""
-    told = replace(as_change(difference, metric), mark="")
+    """A difference to what was asked for, where neither side is better: `apart` where 0 is in neither interval."""
     ends = difference.surely_within if difference else None
-    return replace(told, mark="even") if ends and ends[0] <= 0 <= ends[1] else told
+    apart = ends is not None and not ends[0] <= 0 <= ends[1]
+    return replace(as_change(difference, metric), mark="apart" if apart else "")
 
 
 def ends_of(mean: ConceptMean) -> tuple[float, float] | None:

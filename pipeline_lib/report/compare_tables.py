@@ -86,18 +86,18 @@ def difference_matrices(scores: ComparedScores) -> list[Matrix]:
     return tables
 
 
-def asked_for_matrix(scores: ComparedScores) -> Matrix | None:
-    """What each row has more than the very clip that was asked for, by encoders; None where that is not known."""
-    cells = scores.asked_for
-    if not cells:
-        return None
-    heads = heads_of([name for name in CATALOG if any(name in row for row in cells.values())])
-    heads = [replace(head, arrow="", direction="Here neither more nor less is better") for head in heads]
-    rows = [
-        (row, row_label(row), tuple(as_distance(means.get(head.metric.name), head.metric) for head in heads))
-        for row, means in cells.items()
-    ]
-    return Matrix(TITLES[EDITS], most_concepts(cells), tuple(heads), tuple(rows))
+def asked_for_matrices(scores: ComparedScores) -> list[Matrix]:
+    """For each kind of edits what each row has more than the very clip that was asked for, by encoders."""
+    tables = []
+    for kind, cells in scores.asked_for.items():
+        heads = heads_of([name for name in CATALOG if any(name in row for row in cells.values())])
+        heads = [replace(head, arrow="", direction="Here neither more nor less is better") for head in heads]
+        rows = [
+            (row, row_label(row), tuple(as_distance(means.get(head.metric.name), head.metric) for head in heads))
+            for row, means in cells.items()
+        ]
+        tables.append(Matrix(TITLES[kind], most_concepts(cells), tuple(heads), tuple(rows)))
+    return tables
 
 
 def kind_matrices(scores: ComparedScores, methods: Sequence[str]) -> list[Matrix]:

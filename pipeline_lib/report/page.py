@@ -13,7 +13,7 @@ from pipeline_lib.report.self_contained import page_text
 from pipeline_lib.report.stages import stage_views
 from pipeline_lib.report.tables import score_tables
 from pipeline_lib.report.usage import usage
-from pipeline_lib.report.verdict import truth_known, verdict
+from pipeline_lib.report.verdict import asked_for_seen, truth_known, verdict
 from pipeline_lib.report.view import clip_views, encoder_lines, opening_tiles, prompt_cards, taught_from
 from pipeline_lib.report.wording import ROW_LABELS, duration, plain_name
 from pipeline_lib.storage.files import write_atomic
@@ -58,6 +58,7 @@ def render(inputs: ReportInputs) -> str:
         cards=cards,
         tables=score_tables(inputs.scores),
         truth_known=truth_known(inputs.scores),
+        asked_for=asked_for_seen(inputs.scores),
         row_labels=ROW_LABELS,
         stages=stage_views(inputs.training, inputs.stages),
         usage=usage(inputs),

@@ -182,6 +182,16 @@ def truth_known(samples: Sequence[ScoredSample]) -> bool:
     )
 
 
+def asked_for_seen(samples: Sequence[ScoredSample]) -> bool:
+    """Whether encoders, too, scored the clips that edit prompts ask for."""
+    return any(
+        score.value is not None and CATALOG[score.metric].source != "truth"
+        for sample in samples
+        if sample.row == "ceiling" and sample.kind != "reconstruction"
+        for score in sample.scores
+    )
+
+
 def _figure(facet: _Facet, table: dict[str, dict[str, Summary]], change: Change) -> Figure | None:
     metric = CATALOG[facet.metric]
     cells = {row: found[facet.metric] for row, found in table.items() if facet.metric in found}

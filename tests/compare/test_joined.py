@@ -164,6 +164,15 @@ def test_what_came_before_encoders_scored_chance_takes_it_from_what_came_later(t
         assert {len(sample.scores) for sample in samples if sample.row == CHANCE} == {3, 5}, "3: of another look"
 
 
+def test_windows_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    twin = a_sample(CEILING, CONCEPTS[0], "p", 0)
+    other = twin.model_copy(update={"scores": twin.scores[:1]})
+    first = a_folder(tmp_path / "a", (MAIN,), [*samples_of((MAIN,)), other])
+    _, samples = joined([first, a_folder(tmp_path / "b", (TWO,), [*samples_of((TWO,)), other])])
+    windows = [s for s in samples if (s.row, s.concept, s.prompt, s.seed) == (CEILING, CONCEPTS[0], "p", 0)]
+    assert [len(window.scores) for window in windows] == [len(twin.scores), 1]
+
+
 def test_scores_of_another_comparison_are_refused(tmp_path: Path) -> None:
     wrong = a_folder(tmp_path / "b", (TWO,), samples_of((MAIN,)))
     with pytest.raises(InputError, match="is not of the comparison beside it"):

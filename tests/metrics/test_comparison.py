@@ -323,7 +323,9 @@ def test_each_row_is_held_against_the_clip_that_was_asked_for_prompt_by_prompt()
         *(sample("ceiling", c, "b", mse_edit=0.4, identity_accuracy=0.9) for c in CONCEPTS),
         *(sample("ceiling", c, "window", "reconstruction", clip_i=0.97, mse=0.01) for c in CONCEPTS),
     ]
-    found = compared(samples, ["x"]).asked_for
+    whole = compared(samples, ["x"]).asked_for
+    assert list(whole) == [EDITS], "one kind alone"
+    found = whole[EDITS]
     assert list(found) == ["x"], "the base has none of these"
     assert list(found["x"]) == ["mse_edit"], "neither the truth, whose ceiling is its end, nor what shows the reference"
     cell = found["x"]["mse_edit"]
@@ -331,6 +333,12 @@ def test_each_row_is_held_against_the_clip_that_was_asked_for_prompt_by_prompt()
     assert (cell.num_concepts, cell.num_values) == (6, 12)
     alone = [s for s in samples if s.row != "ceiling" or s.kind == "reconstruction"]
     assert compared(alone, ["x"]).asked_for == {}
+    around = [s.model_copy(update={"kind": "global"}) if s.prompt == "b" else s for s in samples]
+    shunned = [s.model_copy(update={"negative": "sand"}) if s.row == "x" else s for s in around]
+    apart = compared(shunned, ["x"]).asked_for
+    assert list(apart) == ["local", "global"]
+    errors = [apart[kind]["x"]["mse_edit"].mean for kind in apart]
+    assert errors == pytest.approx([0.02 - 0.05, 0.5 - 0.4]), "which cancel out together"
 
 
 def test_both_at_once_is_read_in_each_sample() -> None:

@@ -88,13 +88,13 @@ def test_all_parts_of_a_comparison_are_on_the_page() -> None:
 
 def test_rows_are_held_against_the_clip_that_was_asked_for_where_that_is_known() -> None:
     part = page().text().partition("Against the very clip that was asked for")[2].partition("</details>")[0]
-    assert '<td><span class="mean">−0.300</span>' in part, "decided, and neither better nor worse"
+    assert '<td class="apart"><span class="mean">−0.300</span>' in part, "decided, and neither better nor worse"
     assert "identity_accuracy" not in part, "the truth is the ceiling's by itself"
     assert "↑" not in part, "neither way is better"
     reached = (to_score("dino_i", Measurement(1.0), Trace()),)
     even = [s.model_copy(update={"scores": reached}) if s.row == "ours" else s for s in samples(6)]
     part = page(scores=compared(even, ["ours", "other"])).text().partition("Against the very clip")[2]
-    assert '<td class="even"><span class="mean">0.000</span>' in part.partition("</details>")[0]
+    assert '<td><span class="mean">0.000</span>' in part.partition("</details>")[0]
     known = [s for s in samples(6) if s.row != "ceiling"]
     assert "Against the very clip" not in page(scores=compared(known, ["ours", "other"])).text()
 
@@ -106,7 +106,7 @@ def test_kinds_of_edits_have_tables_of_their_own_by_the_truth() -> None:
     assert "<h3>Edits of the subject itself <small>6 concepts</small></h3>" in part
     assert "identity_accuracy" in part
     assert "dino_i" not in part, "where the truth is known, it alone"
-    assert text.count("Edits of what is around it") == 2, "among the differences, too"
+    assert text.count("Edits of what is around it") == 3, "among the differences and against what was asked for, too"
     assert 'id="kinds"' not in page().text(), "one kind alone"
 
 
