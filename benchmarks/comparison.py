@@ -81,7 +81,7 @@ def section(record: CompareRecord, command: str, *, short: bool) -> list[str]:
         "",
         *(() if short else _rows(record)),
         *_paper(record),
-        *_asked_for(record),
+        *(() if short else _asked_for(record)),
         *_truth(record, labels),
         *(() if short else _changes(record, labels)),
         *(() if short else _kinds(record, labels)),
@@ -258,7 +258,9 @@ def main() -> None:
     parser.add_argument("--title", default="Methods compared: as measured")
     parser.add_argument("--plot", type=Path, help="SVG file of the trade-off")
     parser.add_argument(
-        "--short", action="store_true", help="without rows, changes, kinds of edits, agreement and slices"
+        "--short",
+        action="store_true",
+        help="without rows, changes, what was asked for, kinds of edits, agreement and slices",
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write all of them there as one")
     arguments = parser.parse_args()

@@ -84,7 +84,7 @@ def test_the_section_tells_what_is_beyond_the_clip_that_was_asked_for(record: Co
         for row, error in (("lora-8", 0.01), ("set_and_sequence", 0.05 + 0.01 * (number % 3)), ("ceiling", 0.06))
     ]  # fmt: skip
     found = record.model_copy(update={"scores": compared(samples, LABELS)})
-    text = "\n".join(comparison.section(found, "x", short=True))
+    text = "\n".join(comparison.section(found, "x", short=False))
     table = text.split("**More than the very clip that was asked for: edit prompts, 6 concepts**")[1].split("\n\n")[1]
     assert table.startswith("| method | `mse_edit` |\n"), "the paper's metrics alone"
     assert "| lora-8 | −0.0500 [−0.0500, −0.0500] |" in table, "less is no better here"
