@@ -1,4 +1,4 @@
-"""Methods against the very clip that was asked for: in pairs, kinds of edits apart, and nothing where it is not known."""
+"""Methods against the very clip that was asked for: in pairs, kinds of edits apart, nothing where it is not known."""
 
 from __future__ import annotations
 
