@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.results import RESULTS, put_section
@@ -124,14 +124,14 @@ def _asked_for(record: CompareRecord) -> Iterator[str]:
     """The paper's metrics against the clip that was asked for: none of them is better for being beyond it."""
     names = {name for _, _, metrics in PAPER_METRICS for name in metrics}
     for table in asked_for_matrices(record.scores):
-        kept = [index for index, head in enumerate(table.heads) if head.metric.name in names]
+        kept = _columns(table, names)
         yield from (f"**More than the very clip that was asked for: {table.title.lower()}, {table.told}**", "")
         yield from _matrix(table, kept)
 
 
 def _truth(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
     for table in matrices(record.scores, labels):
-        kept = _truth_columns(table)
+        kept = _columns(table, TRUTH)
         if kept:
             yield from (f"**By the truth: {table.title.lower()}, {table.told}**", "")
             yield from _matrix(table, kept)
@@ -146,7 +146,7 @@ def _rows(record: CompareRecord) -> Iterator[str]:
 def _changes(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
     """By the truth, what each row has more or less than the first one."""
     for table in difference_matrices(record.scores):
-        kept = _truth_columns(table)
+        kept = _columns(table, TRUTH)
         if kept:
             yield from (f"**More than {labels[0]}, in pairs: {table.title.lower()}, {table.told}**", "")
             yield from _matrix(table, kept)
@@ -216,8 +216,8 @@ def _slices(record: CompareRecord, labels: Sequence[str]) -> Iterator[str]:
         yield from _matrix(table, range(len(table.heads)))
 
 
-def _truth_columns(table: Matrix) -> list[int]:
-    return [index for index, head in enumerate(table.heads) if head.metric.name in TRUTH]
+def _columns(table: Matrix, names: Collection[str]) -> list[int]:
+    return [index for index, head in enumerate(table.heads) if head.metric.name in names]
 
 
 def _matrix(table: Matrix, kept: Sequence[int]) -> Iterator[str]:
